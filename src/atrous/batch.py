@@ -1,0 +1,57 @@
+"""What flows: a batch of pictures with their labels, and the meaning of a label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+IGNORE = 255
+"""The label of a pixel that counts nowhere: void, border, padding."""
+
+
+class Sample(NamedTuple):
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    label: np.ndarray  # (H, W) uint8, a class index or IGNORE
+    name: str
+
+
+class Batch(NamedTuple):
+    image: Tensor  # (B, 3, H, W) uint8 RGB
+    label: Tensor  # (B, H, W) uint8, a class index or IGNORE
+    name: Sequence[str]
+
+
+def voc_palette(count: int = 256) -> np.ndarray:
+    """(count, 3) uint8: PASCAL's colours by their rule, three bits of the index at a time, R, G, B, highest first."""
+    index = np.arange(count)
+    palette = np.zeros((count, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= ((index >> 3 * bit + channel & 1) << 7 - bit).astype(np.uint8)
+    return palette
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Names and colours of the classes 0 … C-1."""
+
+    names: tuple[str, ...]
+    palette: np.ndarray  # (C, 3) uint8
+
+    def __init__(self, names: Sequence[str], palette: np.ndarray | None = None):
+        if not 1 <= len(names) <= IGNORE:
+            raise ValueError(f"`names` must hold 1 to {IGNORE} classes, {IGNORE} itself is void (got {len(names)})")
+        if len(set(names)) != len(names):
+            raise ValueError(f"`names` must differ (got {sorted(n for n in names if list(names).count(n) > 1)} twice)")
+        colours = voc_palette()[: len(names)] if palette is None else np.asarray(palette, np.uint8)
+        if colours.shape != (len(names), 3):
+            raise ValueError(f"`palette` must be {(len(names), 3)}, a colour for each name (got {colours.shape})")
+        object.__setattr__(self, "names", tuple(names))
+        object.__setattr__(self, "palette", colours)
+
+    def __len__(self) -> int:
+        return len(self.names)
