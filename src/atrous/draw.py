@@ -1,0 +1,370 @@
+"""Pictures for people: labels in colours, errors, a row of tiles per picture, training curves, the confusion matrix."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from atrous.batch import IGNORE, LabelSpace
+
+VOID = (224, 224, 192)
+"""The colour of IGNORE: entry 255 of PASCAL's palette."""
+
+# Okabe and Ito's colours, told apart by readers with any kind of colour vision, and by their brightness too.
+WRONG, MENDED, SPOILT, UNCOUNTED = (213, 94, 0), (86, 180, 233), (240, 228, 66), (128, 128, 128)
+INK, GREY, PAPER = (32, 32, 32), (110, 110, 110), (255, 255, 255)
+
+TITLES = ("image", "truth", "prediction", "after the CRF", "errors")
+
+
+# ---------------------------------------------------------------- one picture
+
+
+def colour(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """(H, W) class indices or IGNORE -> (H, W, 3) uint8."""
+    unknown = label[((label < 0) | (label >= len(palette))) & (label != IGNORE)]
+    if unknown.size:
+        raise ValueError(f"`label` holds {unknown[0]}: it must be 0 to {len(palette) - 1}, or {IGNORE} for void")
+    return _table(palette)[label]
+
+
+def overlay(image: np.ndarray, label: np.ndarray, palette: np.ndarray, alpha: float = 0.5) -> np.ndarray:
+    """The picture (H, W, 3) seen through its coloured label; `alpha` is the weight of the label, 0 to 1."""
+    mixed = (1 - alpha) * image + alpha * colour(label, palette)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def errors(
+    prediction: np.ndarray,
+    label: np.ndarray,
+    refined: np.ndarray | None = None,
+    image: np.ndarray | None = None,
+) -> np.ndarray:
+    """(H, W, 3) uint8: right pixels dim (the picture's ghost, if given), wrong ones bright, void grey.
+
+    With `refined`, the prediction after the CRF, the wrong pixels are told apart: still wrong, mended, spoilt.
+    """
+    final = prediction if refined is None else refined
+    grey = np.full(label.shape, 96.0) if image is None else image.mean(axis=2)
+    picture = np.repeat((0.35 * grey).astype(np.uint8)[..., None], 3, axis=2)
+    picture[final != label] = WRONG
+    picture[(prediction != label) & (final == label)] = MENDED
+    picture[(prediction == label) & (final != label)] = SPOILT
+    picture[label == IGNORE] = UNCOUNTED
+    return picture
+
+
+def save(path: str | Path, picture: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 as PNG; a reader finds the old file or the new one, never half of one."""
+    with _replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="png")
+
+
+def save_index(path: str | Path, label: np.ndarray, palette: np.ndarray) -> None:
+    """Write (H, W) class indices as a palette PNG, PASCAL's own form: other tools open it in the right colours."""
+    picture = Image.fromarray(label.astype(np.uint8))
+    picture.putpalette(_table(palette).tobytes())
+    with _replacing(path) as temporary:
+        picture.save(temporary, format="png", optimize=True)
+
+
+def _table(palette: np.ndarray) -> np.ndarray:
+    """(256, 3) uint8: the classes' colours, black where there is no class, VOID at IGNORE."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette
+    table[IGNORE] = VOID
+    return table
+
+
+@contextmanager
+def _replacing(path: str | Path) -> Iterator[Path]:
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------- a row of tiles per picture
+
+
+class Row(NamedTuple):
+    """What is known about one picture; without a label there is neither truth nor errors."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    label: np.ndarray | None  # (H, W) class indices or IGNORE
+    prediction: np.ndarray  # (H, W) class indices
+    refined: np.ndarray | None = None  # (H, W) class indices after the CRF
+    name: str = ""
+
+
+class Tile(NamedTuple):
+    picture: np.ndarray  # (H, W, 3) uint8
+    smooth: bool  # a photograph may be interpolated, a label may not
+    caption: str
+
+
+def panel(
+    image: np.ndarray,
+    label: np.ndarray | None,
+    prediction: np.ndarray,
+    refined: np.ndarray | None = None,
+    *,
+    labels: LabelSpace,
+    name: str = "",
+) -> np.ndarray:
+    """(H', W', 3) uint8: image | truth | prediction | after the CRF | errors, with titles and a legend."""
+    return sheet([Row(image, label, prediction, refined, name)], labels)
+
+
+def sheet(rows: Sequence[Row], labels: LabelSpace, tile: int = 320) -> np.ndarray:
+    """Panels one below the other under common titles, above one legend; `tile` is about the size of a picture in it."""
+    if not rows:
+        raise ValueError("`rows` must hold at least one picture (got none)")
+    tiles = [_tiles(row, labels) for row in rows]
+    titles = [title for title in TITLES if any(title in row for row in tiles)]
+    scaled = [{title: _fit(t.picture, tile, t.smooth) for title, t in row.items()} for row in tiles]
+
+    box = max(160, *(row["image"].width for row in scaled))
+    size = min(max(box // 15, 13), 24)
+    gap, line = size // 2, round(1.5 * size)
+    width = len(titles) * (box + gap) + gap
+    legend = _legend(rows, labels, size, width - 2 * gap)
+    heights = [row["image"].height for row in scaled]
+    captioned = [any(t.caption for t in row.values()) for row in tiles]
+    height = gap // 2 + line + sum(heights) + sum(line if c else gap for c in captioned) + gap + legend.height + gap
+
+    canvas = Image.new("RGB", (width, height), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    lefts = {title: gap + k * (box + gap) for k, title in enumerate(titles)}
+    top = gap // 2
+    for title, left in lefts.items():
+        pen.text((left, top + line / 2), title, INK, _font(size, bold=True), anchor="lm")
+    top += line
+    for row, pictures, high, has_caption in zip(tiles, scaled, heights, captioned, strict=True):
+        for title, picture in pictures.items():
+            canvas.paste(picture, (lefts[title], top))
+            caption = _shorten(row[title].caption, box, _font(size - 3))
+            pen.text((lefts[title], top + high + line / 2 - 1), caption, GREY, _font(size - 3), anchor="lm")
+        top += high + (line if has_caption else gap)
+    canvas.paste(legend, (gap, top + gap))
+    return np.asarray(canvas).copy()
+
+
+def _tiles(row: Row, labels: LabelSpace) -> dict[str, Tile]:
+    def coloured(label: np.ndarray, caption: str = "") -> Tile:
+        return Tile(colour(label, labels.palette), False, caption)
+
+    tiles = {"image": Tile(row.image, True, row.name)}
+    if row.label is not None:
+        tiles["truth"] = coloured(row.label)
+    tiles["prediction"] = coloured(row.prediction, _share_right(row.prediction, row.label))
+    if row.refined is not None:
+        tiles["after the CRF"] = coloured(row.refined, _share_right(row.refined, row.label))
+    if row.label is not None:
+        tiles["errors"] = Tile(errors(row.prediction, row.label, row.refined, row.image), False, "")
+    return tiles
+
+
+def _share_right(prediction: np.ndarray, label: np.ndarray | None) -> str:
+    if label is None or not (label != IGNORE).any():
+        return ""
+    return f"{100 * (prediction == label)[label != IGNORE].mean():.1f} % of pixels right"
+
+
+def _fit(picture: np.ndarray, tile: int, smooth: bool) -> Image.Image:
+    """A large picture shrunk, a small one enlarged by a whole factor, so that a label's pixels stay equal squares."""
+    height, width = picture.shape[:2]
+    longer = max(height, width)
+    if longer > tile:
+        size = max(1, round(width * tile / longer)), max(1, round(height * tile / longer))
+        return Image.fromarray(picture).resize(size, Image.Resampling.BOX if not smooth else Image.Resampling.LANCZOS)
+    factor = max(1, round(tile / longer))
+    method = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    return Image.fromarray(picture).resize((width * factor, height * factor), method)
+
+
+def _legend(rows: Sequence[Row], labels: LabelSpace, size: int, width: int) -> Image.Image:
+    """Names and colours of the classes that occur, then the colours of the errors; wrapped to the width."""
+    maps = [m for row in rows for m in (row.label, row.prediction, row.refined) if m is not None]
+    occurring = sorted({int(value) for m in maps for value in np.unique(m)})
+    classes = [(labels.names[value], labels.palette[value]) for value in occurring if value != IGNORE]
+    if IGNORE in occurring:
+        classes.append(("void", np.array(VOID)))
+    groups = [classes]
+    if any(row.label is not None for row in rows):
+        wrong = [("wrong", WRONG)]
+        if any(row.refined is not None for row in rows):
+            wrong = [("still wrong", WRONG), ("mended by the CRF", MENDED), ("spoilt by the CRF", SPOILT)]
+        if IGNORE in occurring:
+            wrong.append(("not counted", UNCOUNTED))
+        groups.append([(name, np.array(rgb)) for name, rgb in wrong])
+
+    font, line = _font(size - 2), round(1.45 * size)
+    placed, left, top = [], 0, 0
+    for group in groups:
+        for name, rgb in group:
+            long = round(1.5 * size + font.getlength(name))
+            if left and left + long > width:
+                left, top = 0, top + line
+            placed.append((left, top, name, rgb))
+            left += long + size
+        left, top = 0, top + line
+
+    legend = Image.new("RGB", (width, top), PAPER)
+    pen = ImageDraw.Draw(legend)
+    for left, top, name, rgb in placed:
+        middle, half = top + line / 2, size * 0.45
+        corners = (left, middle - half, left + 2 * half, middle + half)
+        pen.rounded_rectangle(corners, radius=size // 6, fill=tuple(int(c) for c in rgb), outline=GREY)
+        pen.text((left + round(1.4 * size), middle), name, INK, font, anchor="lm")
+    return legend
+
+
+def _shorten(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    """The end of a long name is what tells it from its neighbours."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength("…" + text) > width:
+        text = text[1:]
+    return "…" + text
+
+
+@cache
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    import matplotlib  # carries DejaVu, so text looks the same on every machine
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+
+
+# ---------------------------------------------------------------- charts
+
+
+# Each line by its colour and by its dashes.
+LINES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#E69F00", "-"), ("#56B4E9", "--"))
+
+
+def curves(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Draw what a run logged over its steps: the loss, the mean IoU before and after the CRF, the learning rates.
+
+    rows: one per logged moment, {"step": …} and any of "train/loss", "val/miou", "val/miou_crf", "lr/<group>"; what is
+    absent, empty or not finite there leaves no point, so the rows of a metrics file serve as csv.DictReader gives them.
+    """
+    from matplotlib.figure import Figure
+
+    rates = list(dict.fromkeys(key for row in rows for key in row if key.startswith("lr/")))
+    loss, miou, rate = (
+        _drawable(rows, ["train/loss"]),
+        _drawable(rows, ["val/miou", "val/miou_crf"]),
+        _drawable(rows, rates),
+    )
+    count = sum(map(bool, (loss, miou, rate)))
+    if not count:
+        raise ValueError(f"`rows` hold nothing to draw: no train/loss, val/miou, lr/… (got {len(rows)} rows)")
+    figure = Figure(figsize=(4.4 * count, 3.3), dpi=144, layout="constrained")
+    axes = iter(figure.subplots(1, count, squeeze=False)[0])
+    if loss:
+        _draw_loss(_chart(next(axes), "loss"), *loss["train/loss"])
+    if miou:
+        axis = _chart(next(axes), "mean IoU on validation")
+        words = {"val/miou": "before the CRF", "val/miou_crf": "after the CRF"} if len(miou) > 1 else {}
+        for (key, (steps, values)), (rgb, dash) in zip(miou.items(), LINES):
+            name = f"{words.get(key, 'last')}: {values[-1]:.3f}"
+            axis.plot(steps, values, dash, color=rgb, marker="o", markersize=4, label=name)
+        axis.set_ylim(0, 1)
+        axis.set_xlim(left=0)
+        axis.legend(frameon=False, loc="lower right")
+    if rate:
+        axis = _chart(next(axes), "learning rate")
+        for (key, (steps, values)), (rgb, dash) in zip(rate.items(), LINES):
+            axis.plot(steps, values, dash, color=rgb, label=key.removeprefix("lr/"))
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_ylim(bottom=0)
+        if len(rate) > 1:
+            axis.legend(frameon=False)
+    with _replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _drawable(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{key: (steps, values)} of the finite values, without the keys that have none."""
+    found = {}
+    for key in keys:
+        points = [(float(row["step"]), float(row[key])) for row in rows if row.get(key) not in (None, "")]
+        finite = [(step, value) for step, value in points if np.isfinite(value)]
+        if finite:
+            found[key] = (np.array(finite)[:, 0], np.array(finite)[:, 1])
+    return found
+
+
+def _chart(axis: Any, title: str) -> Any:
+    axis.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axis.set_xlabel("iteration")
+    axis.grid(color="#e6e6e6")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    return axis
+
+
+def _draw_loss(axis: Any, steps: np.ndarray, values: np.ndarray) -> None:
+    """The noisy values pale; over them their mean over a twentieth of the run around each."""
+    rgb, window = LINES[0][0], np.ones(max(1, len(values) // 20))
+    mean = np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
+    if len(window) > 1:
+        axis.plot(steps, values, color=rgb, linewidth=0.8, alpha=0.3)
+    axis.plot(steps, mean, color=rgb)
+    axis.set_ylim(bottom=0)
+
+
+def confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -> None:
+    """Draw (C, C) counts, truth by prediction, each row in percent of its truth; a row without truth stays grey."""
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
+    count = len(names)
+    if matrix.shape != (count, count):
+        raise ValueError(f"`matrix` must be {(count, count)}, one row and column for each name (got {matrix.shape})")
+    total = matrix.sum(axis=1, keepdims=True)
+    share = np.divide(100.0 * matrix, total, out=np.full(matrix.shape, np.nan), where=total > 0)
+
+    cell = 0.52 if count <= 12 else 0.4 if count <= 25 else 0.27  # inches
+    letters = {0.52: 10, 0.4: 8.5, 0.27: 7}[cell]
+    side = count * cell
+    margin = 0.085 / 10 * letters * max(len(name) for name in names) + 0.35
+    figure = Figure(figsize=(side + margin + 0.9, side + margin + 0.3), dpi=144, layout="constrained")
+    axis = figure.add_subplot()
+    axis.set_facecolor("#dddddd")
+    # A square root makes a confusion of one percent visible beside a diagonal of ninety.
+    shown = axis.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
+    axis.set_xticks(range(count), names, rotation=90, fontsize=letters)
+    axis.set_yticks(range(count), names, fontsize=letters)
+    axis.xaxis.tick_top()
+    axis.xaxis.set_label_position("top")
+    axis.set_xlabel("predicted as", fontweight="bold", fontsize=letters + 1)
+    axis.set_ylabel("truth", fontweight="bold", fontsize=letters + 1)
+    axis.tick_params(length=0)
+    axis.set_xticks(np.arange(count + 1) - 0.5, minor=True)
+    axis.set_yticks(np.arange(count + 1) - 0.5, minor=True)
+    axis.grid(which="minor", color="white", linewidth=1)
+    axis.tick_params(which="minor", length=0)
+    axis.spines[:].set_visible(False)
+    for row, column in zip(*np.nonzero(np.nan_to_num(share) >= 0.5)):
+        value = share[row, column]
+        rgb = "white" if value > 35 else "#202020"
+        axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=rgb, fontsize=letters - 1.5)
+    bar = figure.colorbar(shown, ax=axis, fraction=0.03, pad=0.02, ticks=[0, 1, 5, 20, 50, 100])
+    bar.set_label("% of the truth's pixels", fontsize=letters)
+    bar.ax.tick_params(labelsize=letters, length=0)
+    bar.outline.set_visible(False)
+    with _replacing(path) as temporary:
+        figure.savefig(temporary, format="png")

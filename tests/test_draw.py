@@ -1,0 +1,182 @@
+import csv
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from atrous import draw
+from atrous.batch import IGNORE, LabelSpace
+
+LABELS = LabelSpace(["ground", "disc", "ring"])
+LABEL = np.array([[0, 1], [2, IGNORE]], np.uint8)
+# PASCAL's first three colours and its void, as printed in its development kit.
+COLOURS = np.array([[(0, 0, 0), (128, 0, 0)], [(0, 128, 0), (224, 224, 192)]], np.uint8)
+
+
+def pixels(picture: np.ndarray) -> set[tuple[int, ...]]:
+    return {tuple(rgb) for rgb in picture.reshape(-1, 3).tolist()}
+
+
+def test_a_label_in_pascals_colours():
+    np.testing.assert_array_equal(draw.colour(LABEL, LABELS.palette), COLOURS)
+    np.testing.assert_array_equal(draw.colour(LABEL.astype(np.int64), LABELS.palette), COLOURS)
+
+
+@pytest.mark.parametrize("value", [3, 254])
+def test_a_label_without_a_colour_is_refused_by_its_value(value):
+    with pytest.raises(ValueError, match=rf"`label` holds {value}: it must be 0 to 2, or 255 for void"):
+        draw.colour(np.array([[0, value]], np.uint8), LABELS.palette)
+
+
+def test_overlay_runs_from_the_picture_to_the_label():
+    image = np.random.default_rng(0).integers(0, 256, (2, 2, 3), np.uint8)
+    np.testing.assert_array_equal(draw.overlay(image, LABEL, LABELS.palette, 0.0), image)
+    np.testing.assert_array_equal(draw.overlay(image, LABEL, LABELS.palette, 1.0), COLOURS)
+    halfway = (image.astype(float) + COLOURS) / 2
+    assert abs(draw.overlay(image, LABEL, LABELS.palette, 0.5) - halfway).max() <= 0.5
+
+
+def test_errors_tell_each_kind_of_pixel_apart():
+    #                 right wrong mended spoilt void
+    label = np.array([[1, 1, 1, 1, IGNORE]], np.uint8)
+    prediction = np.array([[1, 0, 0, 1, 0]])
+    refined = np.array([[1, 2, 1, 0, 1]])
+    right, wrong, mended, spoilt, void = draw.errors(prediction, label, refined)[0].tolist()
+    assert [wrong, mended, spoilt, void] == [
+        list(rgb) for rgb in (draw.WRONG, draw.MENDED, draw.SPOILT, draw.UNCOUNTED)
+    ]
+    assert max(right) < 0.5 * min(sum(rgb) / 3 for rgb in (wrong, mended, spoilt))
+    before = draw.errors(prediction, label)[0].tolist()
+    assert before == [right, wrong, wrong, right, void]
+
+
+def test_kinds_of_error_differ_in_brightness_so_that_no_colour_vision_is_needed():
+    luma = np.array([draw.WRONG, draw.UNCOUNTED, draw.MENDED, draw.SPOILT]) @ [0.299, 0.587, 0.114]
+    assert (np.diff(np.sort(luma)) > 5).all()
+    brightest_right_pixel = draw.errors(LABEL, LABEL, image=np.full((2, 2, 3), 255, np.uint8))[0, 0].max()
+    assert brightest_right_pixel < luma.min() - 20
+
+
+@pytest.mark.parametrize(("size", "shown"), [((129, 129), (258, 258)), ((1, 1), (320, 320)), ((375, 500), (240, 320))])
+def test_a_panel_shows_five_tiles_of_legible_size(size, shown):
+    label = np.zeros(size, np.uint8)
+    image = np.full((*size, 3), 90, np.uint8)
+    picture = draw.panel(image, label, label, label, labels=LABELS)
+    assert picture.dtype == np.uint8
+    assert picture.shape[0] > shown[0]
+    assert 5 * shown[1] < picture.shape[1] < 5.4 * shown[1]
+    assert (picture == 90).all(axis=2).sum() >= shown[0] * shown[1]
+
+
+def test_small_labels_are_enlarged_without_inventing_colours():
+    label = np.random.default_rng(0).integers(0, 3, (65, 65)).astype(np.uint8)
+    labels = LabelSpace(["a", "b", "c"], np.array([(250, 0, 0), (0, 250, 0), (0, 0, 250)]))
+    picture = draw.panel(np.zeros((65, 65, 3), np.uint8), label, label, labels=labels)
+    factor = 5  # 65 to 325
+    for k, rgb in enumerate(labels.palette):
+        shown = (picture == rgb).all(axis=2).sum()
+        in_truth_and_prediction = 2 * factor**2 * (label == k).sum()
+        assert in_truth_and_prediction < shown < in_truth_and_prediction + 500  # and its patch in the legend
+
+
+def test_the_legend_names_what_occurs_and_nothing_else():
+    labels = LabelSpace(["a", "b", "c"], np.array([(250, 0, 0), (0, 250, 0), (0, 0, 250)]))
+    label = np.array([[0, 0]], np.uint8)
+    seen = pixels(draw.panel(np.zeros((1, 2, 3), np.uint8), label, label + 2, labels=labels))
+    assert {(250, 0, 0), (0, 0, 250)} <= seen
+    assert not {(0, 250, 0), draw.VOID, draw.MENDED} & seen
+
+
+def test_without_a_label_there_is_neither_truth_nor_error():
+    image, label = np.full((40, 40, 3), 90, np.uint8), np.zeros((40, 40), np.uint8)
+    full = draw.panel(image, label, label, labels=LABELS)
+    bare = draw.panel(image, None, label, labels=LABELS)
+    assert bare.shape[1] < 0.6 * full.shape[1]
+    assert draw.WRONG not in pixels(bare)
+
+
+def test_a_sheet_stacks_pictures_of_any_size_under_one_legend():
+    def row(height, width, refined):
+        label = np.zeros((height, width), np.uint8)
+        return draw.Row(np.full((height, width, 3), 90, np.uint8), label, label, label if refined else None, "a name")
+
+    one = draw.sheet([row(129, 129, True)], LABELS)
+    three = draw.sheet([row(129, 129, True), row(129, 100, False), row(200, 129, True)], LABELS)
+    assert three.shape[1] == one.shape[1]
+    assert one.shape[0] + 2 * 258 < three.shape[0] < one.shape[0] + 258 + 2 * 200 + 100
+    with pytest.raises(ValueError, match="`rows` must hold at least one picture"):
+        draw.sheet([], LABELS)
+
+
+def test_an_index_png_keeps_the_indices_and_opens_in_the_right_colours(tmp_path):
+    draw.save_index(tmp_path / "a.png", LABEL, LABELS.palette)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.mode == "P"
+        np.testing.assert_array_equal(np.array(picture), LABEL)
+        np.testing.assert_array_equal(np.array(picture.convert("RGB")), COLOURS)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    draw.save(tmp_path / "a.png", COLOURS)
+    old = (tmp_path / "a.png").read_bytes()
+
+    def interrupted(self, path, **_):
+        path.write_bytes(b"half a pic")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        draw.save(tmp_path / "a.png", 255 - COLOURS)
+    assert (tmp_path / "a.png").read_bytes() == old
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def size(path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        picture.load()
+        return picture.size
+
+
+def test_curves_draw_a_chart_for_each_thing_that_was_logged(tmp_path):
+    loss = [{"step": k, "train/loss": 1 / (k + 1)} for k in range(100)]
+    miou = [{"step": 50, "val/miou": 0.5, "val/miou_crf": 0.6}, {"step": 99, "val/miou": 0.7, "val/miou_crf": 0.75}]
+    rate = [{"step": k, "lr/backbone": 1e-3, "lr/classifier": 1e-2} for k in range(0, 100, 10)]
+    widths = []
+    for rows in (loss, loss + miou, loss + miou + rate):
+        draw.curves(rows, tmp_path / "curves.png")
+        widths.append(size(tmp_path / "curves.png")[0])
+    np.testing.assert_allclose(widths, [widths[0], 2 * widths[0], 3 * widths[0]], atol=3)
+
+
+def test_curves_read_a_metrics_file_as_text_with_holes_and_nans(tmp_path):
+    text = "step,train/loss,val/miou\n1,2.5,\n2,nan,\n3,1.5,0.25\n"
+    draw.curves(list(csv.DictReader(io.StringIO(text))), tmp_path / "curves.png")
+    assert size(tmp_path / "curves.png")[0] > 1000
+
+
+def test_curves_of_nothing_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`rows` hold nothing to draw"):
+        draw.curves([{"step": 1, "train/loss": float("nan")}], tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize("count", [1, 7, 60])
+def test_a_confusion_matrix_gives_every_class_room_for_its_name_and_number(tmp_path, count):
+    matrix = np.eye(count, dtype=np.int64) * 1000
+    matrix[0, 0] = 0  # a class without truth
+    draw.confusion(matrix, [f"class number {k}" for k in range(count)], tmp_path / "confusion.png")
+    assert min(size(tmp_path / "confusion.png")) > 30 * count
+
+
+def test_a_confusion_matrix_of_another_size_than_its_names_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`matrix` must be \(3, 3\).*got \(2, 2\)"):
+        draw.confusion(np.eye(2), LABELS.names, tmp_path / "confusion.png")
+
+
+def test_drawing_touches_no_state_of_pyplot(tmp_path):
+    import sys
+
+    before = "matplotlib.pyplot" in sys.modules
+    draw.confusion(np.eye(3), LABELS.names, tmp_path / "confusion.png")
+    assert ("matplotlib.pyplot" in sys.modules) == before
