@@ -1,0 +1,49 @@
+"""The CRF by its definition: every pixel sees every other, O(N²) in time and memory. The measure of the fast ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .dense import DenseCRF
+    from .lattice import Normalization
+
+
+def kernels(crf: DenseCRF, image: Tensor, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """A picture (3, H, W) uint8 -> its bilateral and its spatial kernel, each (N, N) over its N = H·W pixels."""
+    _, H, W = image.shape
+    y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+    p = _squared_distance(torch.stack([x, y]).flatten(1).to(dtype))
+    colour = _squared_distance(image.flatten(1).to(dtype))
+    bilateral = torch.exp(-p / (2 * crf.sigma_alpha**2) - colour / (2 * crf.sigma_beta**2))
+    spatial = torch.exp(-p / (2 * crf.sigma_gamma**2))
+    return _normalize(bilateral, crf.normalization), _normalize(spatial, crf.normalization)
+
+
+def refine(crf: DenseCRF, image: Tensor, unary: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) uint8 and unary energies (B, K, H, W) -> probabilities (B, K, H, W)."""
+    K = unary.shape[1]
+    mu = 1 - torch.eye(K, dtype=unary.dtype) if crf.compatibility is None else crf.compatibility
+    refined = []
+    for picture, U in zip(image, unary.flatten(2)):
+        bilateral, spatial = kernels(crf, picture, unary.dtype)
+        # Paper: the sum over j leaves j = i out. The authors' code does not, and neither do the fast filters.
+        pairwise = crf.w1 * bilateral + crf.w2 * spatial
+        Q = torch.softmax(-U, 0)
+        for _ in range(crf.iterations):
+            Q = torch.softmax(-U - torch.einsum("lm,mj,ij->li", mu, Q, pairwise), 0)
+        refined.append(Q.view(unary.shape[1:]))
+    return torch.stack(refined)
+
+
+def _squared_distance(features: Tensor) -> Tensor:
+    """(d, N) -> (N, N)"""
+    return (features[:, :, None] - features[:, None, :]).square().sum(0)
+
+
+def _normalize(kernel: Tensor, normalization: Normalization) -> Tensor:
+    n = kernel.sum(1, keepdim=True)
+    return kernel / n if normalization == "after" else kernel / n.sqrt() / n.t().sqrt()

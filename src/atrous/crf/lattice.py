@@ -1,0 +1,221 @@
+"""Gaussian filtering in d dimensions on the permutohedral lattice (Adams, Baek and Davis 2010), in plain PyTorch.
+
+    filtered = outer · splatᵀ( blur_d( … blur_0( splat( inner · values ))))
+
+Every pixel lies in a simplex of d + 1 lattice points. It is *splat* onto them with its barycentric weights, the lattice
+is *blurred* by (½, 1, ½) along each of its d + 1 axes, and the result is *sliced* at the pixels. All three are weighted
+sums of rows, so each is one `embedding_bag` over tables that depend on the features alone; `inner` and `outer` (the
+normalisation) are folded into the weights of the first and the last.
+
+A lattice point has d + 1 integer coordinates of sum 0, all equal modulo d + 1. So it is its remainder r (0 … d) and the
+d quotients q_j = (x_j - r) / (d + 1), which pack into one small integer; equal points are found by sorting those.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+Normalization = Literal["symmetric", "after"]
+
+
+class Lattice(NamedTuple):
+    """The three tables of a filter on N pixels and M lattice points; row M of the lattice is empty and stays zero."""
+
+    splat_pixel: Tensor  # ((d+1) N,) int32: the pixels of each lattice point, one point after the other
+    splat_weight: Tensor  # ((d+1) N,)
+    splat_start: Tensor  # (M+1,) int32: where the pixels of a point begin
+    blur_point: Tensor  # (d+1, M+1, 3) int32: a point and its two neighbours along each axis, M where there is none
+    blur_weight: Tensor  # (M+1, 3)
+    slice_point: Tensor  # (N, d+1) int32: the corners of each pixel's simplex
+    slice_weight: Tensor  # (N, d+1)
+    ratio: Tensor  # (N, 1): outer over inner
+
+    def filter(self, values: Tensor) -> Tensor:
+        """(N, K) -> (N, K), differentiable in the values."""
+        return _Filter.apply(values, self, False)
+
+    def run(self, values: Tensor, axes: Sequence[int]) -> Tensor:
+        """(N, K) -> (N, K): splat, blur along the axes in their order, slice."""
+        points = embedding_bag(
+            self.splat_pixel, values, self.splat_start, mode="sum", per_sample_weights=self.splat_weight
+        )
+        for axis in axes:
+            points = embedding_bag(self.blur_point[axis], points, mode="sum", per_sample_weights=self.blur_weight)
+        return embedding_bag(self.slice_point, points, mode="sum", per_sample_weights=self.slice_weight)
+
+
+class _Filter(torch.autograd.Function):
+    """The filter is linear and its transpose is itself with the axes reversed and `inner` and `outer` exchanged."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, lattice: Lattice, transposed: bool) -> Tensor:
+        ctx.lattice, ctx.transposed = lattice, transposed
+        axes = range(len(lattice.blur_point))
+        if not transposed:
+            return lattice.run(values.contiguous(), axes)
+        return lattice.run(values * lattice.ratio, axes[::-1]) / lattice.ratio
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _Filter.apply(gradient, ctx.lattice, not ctx.transposed), None, None
+
+
+def build(
+    features: Tensor,
+    upper: Sequence[float],
+    normalization: Normalization,
+    pictures: int = 1,
+    dtype: torch.dtype = torch.float32,
+) -> Lattice:
+    """The lattice of features (d, N), each in [0, upper], that filters by exp(-|f_i - f_j|²/2), normalised.
+
+    The N pixels are `pictures` runs of equal length that must not see one another. `dtype` is that of the values.
+    """
+    d, N = features.shape
+    place, lowest, size = _numbering(upper)
+    if size * pictures >= 2**62:
+        raise ValueError(
+            f"the lattice's points need {(size * pictures).bit_length()} bits and 62 fit: "
+            "widen `sigma_alpha`, `sigma_beta` or `sigma_gamma`, or take smaller pictures"
+        )
+    quotient, rank, weight = _simplex(features)
+    picture = torch.arange(pictures, device=features.device).repeat_interleave(N // pictures)
+    names = _number(quotient, rank, place) + (picture * size - lowest)
+    names, weights = names.view(-1), weight.to(dtype).view(-1)
+    if N // pictures % 4:
+        # pydensecrf works on four pixels at a time and fills up the last four with features of 0. They weigh nothing,
+        # but the points about 0 then exist and pass on what their neighbours have. The same here, for the same answer.
+        zero = _number(*_simplex(features.new_zeros(d, 1))[:2], place) - lowest
+        names = torch.cat([names, (zero + torch.arange(pictures, device=zero.device) * size).view(-1)])
+        weights = torch.cat([weights, weights.new_zeros(len(names) - len(weights))])
+    names, pixel = names.sort()
+    first = torch.ones_like(names, dtype=torch.bool)
+    torch.ne(names[1:], names[:-1], out=first[1:])
+    start = first.nonzero().squeeze(1)  # the one wait for the device: how many points
+    point = first.cumsum(0, dtype=torch.int32) - 1
+    point = torch.empty_like(point).scatter_(0, pixel, point)[: (d + 1) * N].view(d + 1, N)
+
+    lattice = Lattice(
+        splat_pixel=(pixel % N).int(),
+        splat_weight=weights[pixel],
+        splat_start=torch.cat([start, start.new_tensor([len(names)])]).int(),
+        blur_point=_neighbours(names[start], place),
+        blur_weight=weights.new_tensor([1, 0.5, 0.5]).repeat(len(start) + 1, 1),
+        slice_point=point.t().contiguous(),
+        slice_weight=weight.t().to(dtype, memory_format=torch.contiguous_format) / (1 + 2.0**-d),
+        ratio=weights.new_ones(N, 1),
+    )
+    return _normalize(lattice, normalization)
+
+
+def _normalize(lattice: Lattice, normalization: Normalization) -> Lattice:
+    """Fold 1/√n before and after the filter, or 1/n after it, into its weights; n is what it makes of ones."""
+    n = lattice.filter(torch.ones_like(lattice.ratio))
+    outer = n.rsqrt() if normalization == "symmetric" else n.reciprocal()
+    if normalization == "symmetric":
+        splat = lattice.splat_weight * outer.view(-1)[lattice.splat_pixel]
+        return lattice._replace(splat_weight=splat, slice_weight=lattice.slice_weight * outer)
+    return lattice._replace(slice_weight=lattice.slice_weight * outer, ratio=outer)
+
+
+def _simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Features (d, N) -> the quotients of corner 0, the ranks (int64) and the barycentric weights, each (d+1, N)."""
+    d = len(features)
+    elevated = []
+    rest = torch.zeros_like(features[0])
+    for j in range(d, 0, -1):
+        scaled = features[j - 1] * _scale(j - 1, d)
+        elevated.append(rest - scaled * j)
+        rest = rest + scaled
+    x = torch.stack([rest, *elevated[::-1]])  # on the plane of sum 0
+
+    quotient = (x * (1 / (d + 1))).round()
+    offset = x - quotient * (d + 1)
+    rank = torch.zeros_like(x, dtype=torch.int8)
+    for i in range(d + 1):
+        for j in range(i + 1, d + 1):
+            less = offset[i] < offset[j]
+            rank[i] += less
+            rank[j] += ~less
+    # Rounding may leave the plane: walk back along the coordinates that were rounded farthest.
+    rank += quotient.sum(0).to(torch.int8)
+    wrap = (rank < 0).to(torch.int8) - (rank > d).to(torch.int8)
+    rank += wrap * (d + 1)
+    quotient += wrap
+
+    order = rank.long()
+    offset = (x - quotient * (d + 1)) * (1 / (d + 1))
+    offset = torch.empty_like(offset).scatter_(0, order, offset)  # by rank: descending
+    weight = torch.empty_like(offset)
+    torch.sub(offset[:-1].flip(0), offset[1:].flip(0), out=weight[1:])
+    torch.add(offset[d], 1 - offset[0], out=weight[0])
+    return quotient, order, weight
+
+
+def _numbering(upper: Sequence[float]) -> tuple[list[int], int, int]:
+    """What each of the d + 1 quotients adds to a point's number, what to take off it, and how many numbers there are.
+
+    The remainder is the last digit. Before it stands a digit for each feature f_i, q · e_i, where e_i = (1, … 1, -i-1,
+    0, … 0) are the axes in the plane: so points near in the picture, which come first, are near in memory. (For the
+    last feature, q_d does.) Sums of digits become sums of numbers as no digit leaves its range.
+    """
+    d = len(upper)
+    place, lowest, size = [0] * (d + 1), 0, d + 1
+    for i in [*range(d - 1, 1, -1), 0, 1][:d]:  # y, x, then the others, from the last digit to the first
+        scaled = upper[i] * _scale(i, d)
+        if i < d - 1:
+            e = [1] * (i + 1) + [-i - 1] + [0] * (d - i - 1)
+            low, high = 0, (i + 1) * (i + 2) * scaled / (d + 1)
+        else:
+            e = [0] * d + [1]
+            low, high = -d * scaled / (d + 1), 0
+        margin = 3 * (i + 1) + 1 if i < d - 1 else 4  # from a pixel to its corners, and on to their neighbours
+        low, high = math.floor(low) - margin, math.ceil(high) + margin
+        place = [p + size * x for p, x in zip(place, e)]
+        lowest += size * low
+        size *= high - low + 1
+    return place, lowest, size
+
+
+def _number(quotient: Tensor, rank: Tensor, place: Sequence[int]) -> Tensor:
+    """(d+1, N): the numbers of each pixel's corners, up to a constant. Corner r is corner r - 1 with remainder r, and
+    with one quotient less: that of the coordinate next in rank."""
+    first = torch.zeros_like(rank[0])
+    for j in range(len(place)):
+        first += quotient[j].long() * place[j]
+    by_rank = torch.tensor(place, device=rank.device)[:, None].expand_as(rank)
+    by_rank = torch.empty_like(rank).scatter_(0, rank, by_rank)
+    return torch.cat([first[None], 1 - by_rank[1:].flip(0)]).cumsum(0)
+
+
+def _scale(i: int, d: int) -> float:
+    """One unit of feature i along its axis e_i: with it, the blur has variance 1. Rounded as pydensecrf rounds it."""
+    deviation = torch.tensor(math.sqrt(2 / 3) * (d + 1)).item()
+    return deviation / math.sqrt((i + 1) * (i + 2))
+
+
+def _neighbours(name: Tensor, place: Sequence[int]) -> Tensor:
+    """(M,) sorted -> (d+1, M+1, 3) int32: each point and its two neighbours along each axis, M where there is none.
+
+    One step along axis j lowers every coordinate by 1, and raises the j-th by d + 1: the remainder r falls by 1 (from
+    0 to d, and all quotients by 1), and the j-th quotient rises by 1.
+    """
+    d, M = len(place) - 1, len(name)
+    step = torch.where(name % (d + 1) == 0, d - sum(place), -1)
+    here = torch.arange(M + 1, device=name.device)
+    blur = torch.full((d + 1, M + 1, 3), M, device=name.device, dtype=torch.int32)
+    blur[:, :, 0] = here
+    for j in range(d + 1):
+        wanted = name + (step + place[j])
+        found = torch.searchsorted(name, wanted).clamp_(max=M - 1)
+        ahead = torch.where(name[found] == wanted, found, M)
+        blur[j, :-1, 1] = ahead
+        blur[j, :, 2].scatter_(0, ahead, here[:-1].int())
+        blur[j, -1, 2] = M
+    return blur

@@ -1,0 +1,97 @@
+"""Mean field in the fully connected CRF (Krähenbühl and Koltun 2011), in plain PyTorch on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .lattice import Lattice, Normalization, build
+
+if TYPE_CHECKING:
+    from .dense import DenseCRF
+
+Weight = float | Tensor
+
+
+def mean_field(
+    unary: Tensor,
+    kernels: Sequence[tuple[Weight, Callable[[Tensor], Tensor]]],
+    compatibility: Tensor | None,
+    iterations: int,
+) -> Tensor:
+    """Unary energies (N, K) -> Q (N, K).
+
+        Q_i(l) ∝ exp( -U_i(l) - Σ_l' μ(l, l') Σ_k w_k Σ_j k_k(i, j) Q_j(l') )
+
+    Each kernel is its weight, a number or (K,), and its filter (N, K) -> (N, K). `compatibility` is μ (K, K); None is
+    Potts, μ(l, l') = 1 where l ≠ l': what all labels share cancels in the softmax, and -1 where l = l' is left.
+    """
+    log_probs = -unary
+    Q = torch.softmax(log_probs, 1)
+    weighted = [(_tensor(weight, unary), kernel) for weight, kernel in kernels]
+    for _ in range(iterations):
+        log_Q = log_probs
+        for weight, kernel in weighted:
+            if compatibility is None:
+                log_Q = torch.addcmul(log_Q, kernel(Q), weight)
+            else:
+                log_Q = log_Q - (kernel(Q) * weight) @ compatibility.t()
+        Q = torch.softmax(log_Q, 1)
+    return Q
+
+
+def _tensor(weight: Weight, like: Tensor) -> Tensor:
+    if isinstance(weight, Tensor):
+        return weight.to(like)
+    return torch.full((), weight, dtype=like.dtype, device=like.device)
+
+
+def bilateral_lattice(
+    image: Tensor, sigma_alpha: float, sigma_beta: float, normalization: Normalization, dtype: torch.dtype
+) -> Lattice:
+    """Pictures (B, 3, H, W) uint8 -> the filter by position and colour over their B·H·W pixels."""
+    B, _, H, W = image.shape
+    colour = image.permute(1, 0, 2, 3).reshape(3, -1).float() / sigma_beta
+    features = torch.cat([_position(B, H, W, sigma_alpha, image.device), colour])
+    upper = [(W - 1) / sigma_alpha, (H - 1) / sigma_alpha, *[255 / sigma_beta] * 3]
+    return build(features, upper, normalization, B, dtype)
+
+
+@lru_cache(maxsize=8)
+def spatial_lattice(
+    shape: tuple[int, int, int],
+    sigma_gamma: float,
+    normalization: Normalization,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Lattice:
+    """The filter by position over B·H·W pixels: it depends on their number alone, so it is kept."""
+    B, H, W = shape
+    upper = [(W - 1) / sigma_gamma, (H - 1) / sigma_gamma]
+    return build(_position(B, H, W, sigma_gamma, device), upper, normalization, B, dtype)
+
+
+def _position(B: int, H: int, W: int, sigma: float, device: torch.device) -> Tensor:
+    """(2, B·H·W): x and y over sigma."""
+    x = (torch.arange(W, device=device, dtype=torch.float32) / sigma).expand(B, H, W)
+    y = (torch.arange(H, device=device, dtype=torch.float32) / sigma)[:, None].expand(B, H, W)
+    return torch.stack([x.reshape(-1), y.reshape(-1)])
+
+
+def refine(crf: DenseCRF, image: Tensor, unary: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) uint8 and unary energies (B, K, H, W) -> probabilities (B, K, H, W)."""
+    if not crf.iterations:
+        return torch.softmax(-unary, 1)
+    if len(image) > 1 and not image.is_cuda:  # one picture's lattice may fit the cache, sixteen do not
+        return torch.cat([refine(crf, i, u) for i, u in zip(image.split(1), unary.split(1))])
+    B, K, H, W = unary.shape
+    bilateral = bilateral_lattice(image, crf.sigma_alpha, crf.sigma_beta, crf.normalization, unary.dtype)
+    spatial = spatial_lattice((B, H, W), crf.sigma_gamma, crf.normalization, unary.dtype, unary.device)
+    kernels = [(crf.w1, bilateral.filter), (crf.w2, spatial.filter)]
+    pixels = unary.permute(0, 2, 3, 1).reshape(-1, K)
+    Q = mean_field(pixels, kernels, crf.compatibility, crf.iterations)
+    return Q.view(B, H, W, K).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,100 @@
+"""The same CRF by pydensecrf (Krähenbühl's C++, Beyer's wrapper), which the field knows: one core a picture."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .lattice import Normalization
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from .dense import DenseCRF
+
+
+def check(crf: DenseCRF) -> None:
+    """Say at once what would fail at the first picture."""
+    if importlib.util.find_spec("pydensecrf") is None:
+        raise ValueError(
+            "`backend` pydensecrf is not installed: `make setup` builds it where g++ and Python.h are "
+            "(apt-get install g++ python3-dev); backend=native gives the same answer without it"
+        )
+    for name in ("w1", "w2"):
+        weight = getattr(crf, name)
+        if isinstance(weight, Tensor) and weight.numel() != 1:
+            raise ValueError(f"`{name}` must be one number for pydensecrf (got {tuple(weight.shape)}): backend=native")
+    if crf.compatibility is not None and not torch.equal(crf.compatibility, crf.compatibility.t()):
+        raise ValueError("`compatibility` must be symmetric for pydensecrf, which symmetrises it: backend=native")
+
+
+def refine(crf: DenseCRF, image: Tensor, unary: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) uint8 and unary energies (B, K, H, W) -> probabilities (B, K, H, W)."""
+    if unary.requires_grad:
+        raise ValueError("`backend` pydensecrf has no gradient: backend=native, or torch.no_grad()")
+    setting = Setting(
+        w1=float(crf.w1),
+        sigma_alpha=crf.sigma_alpha,
+        sigma_beta=crf.sigma_beta,
+        w2=float(crf.w2),
+        sigma_gamma=crf.sigma_gamma,
+        iterations=crf.iterations,
+        normalization=crf.normalization,
+        compatibility=None if crf.compatibility is None else crf.compatibility.detach().cpu().float().numpy(),
+    )
+    pictures = np.ascontiguousarray(image.permute(0, 2, 3, 1).cpu().numpy())
+    energies = unary.cpu().float().contiguous().numpy()
+    workers = min(len(image), crf.processes or len(os.sched_getaffinity(0)))
+    if workers == 1:
+        Q = [_refine_one(setting, p, u) for p, u in zip(pictures, energies)]
+    else:
+        Q = list(_pool(workers).map(_refine_one, [setting] * len(image), pictures, energies))
+    return torch.from_numpy(np.stack(Q)).to(unary)
+
+
+class Setting(NamedTuple):
+    """What a process needs to know."""
+
+    w1: float
+    sigma_alpha: float
+    sigma_beta: float
+    w2: float
+    sigma_gamma: float
+    iterations: int
+    normalization: Normalization
+    compatibility: np.ndarray | None
+
+
+def _refine_one(setting: Setting, picture: np.ndarray, energy: np.ndarray) -> np.ndarray:
+    """Picture (H, W, 3) uint8, energies (K, H, W) float32 -> probabilities (K, H, W)."""
+    from pydensecrf.densecrf import DenseCRF2D, NormalizationType
+
+    K, H, W = energy.shape
+    kind = {"symmetric": NormalizationType.NORMALIZE_SYMMETRIC, "after": NormalizationType.NORMALIZE_AFTER}
+    normalization = kind[setting.normalization]
+
+    def compatibility(weight: float) -> float | np.ndarray:
+        return weight if setting.compatibility is None else weight * setting.compatibility
+
+    crf = DenseCRF2D(W, H, K)
+    crf.setUnaryEnergy(energy.reshape(K, -1))
+    crf.addPairwiseGaussian(setting.sigma_gamma, compatibility(setting.w2), normalization=normalization)
+    crf.addPairwiseBilateral(
+        setting.sigma_alpha, setting.sigma_beta, picture, compatibility(setting.w1), normalization=normalization
+    )
+    return np.array(crf.inference(setting.iterations)).reshape(K, H, W)
+
+
+@lru_cache(maxsize=1)
+def _pool(workers: int) -> Executor:
+    """Kept, for a process takes seconds to start; not forked from here, where threads may hold locks."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    return ProcessPoolExecutor(workers, mp_context=get_context("forkserver"))

@@ -1,0 +1,1 @@
+"""The networks: a backbone, a head and, where asked, several scales around them."""

@@ -1,0 +1,35 @@
+"""What a network asks of its backbone. One file of this folder is one family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from atrous.model.atrous import Window
+
+
+class Backbone(nn.Module, ABC):
+    """Normalised picture (B, 3, H, W) -> features (B, out_channels, h, w)."""
+
+    out_channels: int
+    stride: int
+    """Pixels from one feature to the next."""
+    fc_channels: int | None = None
+    """Width of the layers fc6 and fc7 that the family puts before the classifier; None where it puts none."""
+    input: str
+    """The convention by which a picture is normalised: a key of `atrous.model.network.INPUT`."""
+    remainder: int = 1
+    """Pictures of stride·k + remainder pixels need no padding."""
+
+    @property
+    def origin(self) -> int:
+        """The pixel, along either axis, that the first feature stands for."""
+        return 0
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def windows(self) -> list[Window]:
+        """The layers along the longest path, for receptive-field arithmetic."""

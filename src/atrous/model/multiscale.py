@@ -1,0 +1,218 @@
+"""The two multi-scale schemes: v1's features of several layers, v2's pictures of several sizes. Both wrap a network."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from atrous.model.atrous import Field
+from atrous.model.backbone.vgg import VGG16
+from atrous.model.head import initialise
+from atrous.model.network import Convention, Network, pad, sample
+
+
+class Wrapper(nn.Module):
+    """A network around a network: what it does not say differently holds for the one inside."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network = network
+
+    @property
+    def num_classes(self) -> int:
+        return self.network.num_classes
+
+    @property
+    def stride(self) -> int:
+        return self.network.stride
+
+    @property
+    def crop_remainder(self) -> int:
+        return self.network.crop_remainder
+
+    def expect(self, convention: str | Convention) -> None:
+        self.network.expect(convention)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.logits(self.normalise(image))
+
+    def normalise(self, image: Tensor) -> Tensor:
+        return self.network.normalise(image)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.network.logits(x)
+
+    def supervise(self, image: Tensor) -> list[Tensor]:
+        return [self(image)]
+
+    def subsample(self, label: Tensor, logits: Tensor) -> Tensor:
+        return self.network.subsample(label, logits)
+
+    def zoom(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.network.zoom(logits, size)
+
+    def classifiers(self) -> list[nn.Conv2d]:
+        return self.network.classifiers()
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        return self.network.new_parameters()
+
+    def receptive_fields(self) -> list[Field]:
+        return self.network.receptive_fields()
+
+
+class MultiScaleFeatures(Wrapper):
+    """MSc of v1: five side branches, from the picture and pool1 … pool4, add their logits to the network's.
+
+    Paper: the branches' features are concatenated with the network's last, then classified (v1, section 4.3). The 1x1
+    convolution of concatenated features is the sum of 1x1 convolutions of each: so it was released, and so it is here.
+    """
+
+    def __init__(self, network: Network, channels: int = 128, dropout: float = 0.5):
+        super().__init__(network)
+        backbone = network.backbone
+        if not isinstance(backbone, VGG16):
+            raise ValueError(
+                f"`network` must have a VGG backbone, for its pool1 to pool4 (got {type(backbone).__name__})"
+            )
+        self.branches = nn.ModuleList(
+            side_branch(in_channels, channels, self.num_classes, self.stride // stride, dropout)
+            for in_channels, stride in zip(backbone.map_channels, backbone.map_strides())
+        )
+
+    def logits(self, x: Tensor) -> Tensor:
+        backbone = self.network.backbone
+        assert isinstance(backbone, VGG16)
+        *maps, features = backbone.maps(pad(x, self.stride, self.crop_remainder))
+        logits = self.network.head(features)
+        for branch, features in zip(self.branches, maps):
+            logits = logits + fit(branch(features), logits.shape[-2:])
+        return logits
+
+    def classifiers(self) -> list[nn.Conv2d]:
+        return self.network.classifiers() + [branch.get_submodule("score") for branch in self.branches]  # type: ignore
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        # Paper: only these are trained, the rest stays at the values of the network without MSc (v1, section 4.3).
+        return list(self.branches.parameters())
+
+
+def side_branch(in_channels: int, channels: int, num_classes: int, stride: int, dropout: float) -> nn.Sequential:
+    """A map of a finer grid -> logits: 3x3 (to the logits' grid), 1x1, and a 1x1 classifier."""
+    branch = nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(in_channels, channels, 3, stride, padding=1),
+            relu1=nn.ReLU(inplace=True),
+            drop1=nn.Dropout(dropout),
+            conv2=nn.Conv2d(channels, channels, 1),
+            relu2=nn.ReLU(inplace=True),
+            drop2=nn.Dropout(dropout),
+            score=nn.Conv2d(channels, num_classes, 1),
+        )
+    )
+    for layer in branch:
+        if isinstance(layer, nn.Conv2d):
+            initialise(layer, std=0.01)
+    return branch
+
+
+def fit(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Bring a side branch of the 2x2 geometry to the logits' size; in the 3x3 geometry all sizes agree.
+
+    In training pool3 has one unit too many, at the end (40, 39). The test net has a ring around its logits that the
+    maps before pool4 do not reach: they add nothing there.
+    """
+    height, width = size
+    if logits.shape[2] < height:
+        return F.pad(logits[..., : height - 2, : width - 2], (1, 1, 1, 1))
+    return crop(logits, size)
+
+
+class MultiScaleInputs(Wrapper):
+    """MSC of v2: the network sees the picture at several scales, with shared weights; the largest logit wins.
+
+    `fuse`: where the maximum is taken, over the maps of "logits" (the released network) or, after the zoom, over those
+    of the "picture" (the paper's text, v2 section 3.2), which then is what the network gives.
+    """
+
+    def __init__(self, network: Network, scales: Sequence[float] = (0.5, 0.75, 1.0), fuse: str = "logits"):
+        super().__init__(network)
+        if 1 not in scales or any(scale <= 0 or scale * 4 % 1 for scale in scales):
+            raise ValueError(f"`scales` must be multiples of 1/4, 1 among them (got {list(scales)})")
+        if fuse not in ("logits", "picture"):
+            raise ValueError(f"`fuse` must be logits or picture (got {fuse!r})")
+        if network.crop_remainder != 1:
+            raise ValueError("`network` must take crops of 8k + 1 pixels for its scales to align: VGG with `pool` 3")
+        self.scales = [1.0, *sorted({scale for scale in scales if scale != 1}, reverse=True)]
+        self.fuse = fuse
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.fused(self.pyramid(image), self.grid(image.shape[-2:]))
+
+    def supervise(self, image: Tensor) -> list[Tensor]:
+        """[fused, at scale 1, 0.75, 0.5]: for a crop of 321, maps of 41, 41, 41 and 21."""
+        pyramid, grid = self.pyramid(image), self.grid(image.shape[-2:])
+        maps = [self.fused(pyramid, grid)]
+        for scale, logits in zip(self.scales, pyramid):
+            # Caffe: the 0.5 map is supervised as it is, by label[::16]; under the 0.75 map (31) no slice of the label
+            # fits, so the released network brings it to 41 first.
+            sliced = scale in (1, 0.5, 0.25)
+            maps.append(
+                crop(logits, coarser(grid, int(1 / scale)))
+                if sliced
+                else crop(resize(logits, pyramid[0].shape[-2:]), grid)
+            )
+        return maps
+
+    def pyramid(self, image: Tensor) -> list[Tensor]:
+        """The logits at each scale, 321 -> 41, 31, 21."""
+        # Paper: crops are 32k + 1, so that a half and three quarters of them are 8k + 1 again and all corners coincide.
+        x = pad(self.normalise(image), 4 * self.stride)
+        sizes = [[round(scale * (n - 1)) + 1 for n in x.shape[-2:]] for scale in self.scales]
+        return [self.network.logits(resize(x, size)).float() for size in sizes]
+
+    def fused(self, pyramid: list[Tensor], grid: Sequence[int]) -> Tensor:
+        """The elementwise maximum over the scales, on the grid of the logits or of the padded picture."""
+        size: Sequence[int] = pyramid[0].shape[-2:]
+        if self.fuse == "picture":
+            size, grid = finer(size, self.stride), finer(grid, self.stride)
+        return crop(reduce(torch.maximum, (resize(logits, size) for logits in pyramid)), grid)
+
+    def subsample(self, label: Tensor, logits: Tensor) -> Tensor:
+        size, grid = logits.shape[-2:], self.grid(label.shape[-2:])
+        if size == finer(grid, self.stride):
+            return sample(label, size, 1)
+        step = next(step for step in (1, 2, 4) if size == coarser(grid, step))
+        return sample(label, size, step * self.stride)
+
+    def zoom(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        if logits.shape[-2:] == finer(self.grid(size), self.stride):
+            return crop(logits.float(), size)
+        return super().zoom(logits, size)
+
+    def grid(self, size: Sequence[int]) -> tuple[int, ...]:
+        """How many logits a picture of this size has."""
+        return coarser(size, self.stride)
+
+
+def coarser(size: Sequence[int], step: int) -> tuple[int, ...]:
+    """Both corners kept, one in `step`, rounded up: 321 -> 41 for 8."""
+    return tuple((n - 1 + step - 1) // step + 1 for n in size)
+
+
+def finer(size: Sequence[int], step: int) -> tuple[int, ...]:
+    """Both corners kept, `step` for one: 41 -> 321 for 8."""
+    return tuple(step * (n - 1) + 1 for n in size)
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    return x if x.shape[-2:] == tuple(size) else F.interpolate(x, tuple(size), mode="bilinear", align_corners=True)
+
+
+def crop(x: Tensor, size: Sequence[int]) -> Tensor:
+    return x[..., : size[0], : size[1]]

@@ -1,0 +1,130 @@
+"""Picture in, logits out: the input convention, a backbone, a head, and the way back to the picture's size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from atrous.batch import IGNORE
+from atrous.model.atrous import Field, receptive_field
+from atrous.model.backbone import Backbone
+from atrous.model.head import ASPP
+
+
+class Convention(NamedTuple):
+    """How weights want their pictures: (x - mean) / std, x in 0..255, RGB or BGR as mean and std are."""
+
+    bgr: bool
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+INPUT = {
+    # Caffe: BGR, the mean colour of ImageNet subtracted, no scaling. Other weights see swapped, overbright pictures.
+    "caffe": Convention(True, (104.008, 116.669, 122.675), (1.0, 1.0, 1.0)),
+    "imagenet": Convention(False, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "unit": Convention(False, (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+}
+
+
+class Network(nn.Module):
+    """RGB picture (B, 3, H, W), uint8 or 0..255, of any size -> logits (B, C, k + 1, l + 1).
+
+    With H <= 8k + 1 (for stride 8) the logit of row i stands for the pixel row 8i: the corners of the map and of the
+    padded picture coincide, so a label map is brought to the logits by slicing and a zoom keeps the logits at [::8].
+    """
+
+    bgr: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, head: ASPP):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.register_buffer("bgr", torch.tensor(False))
+        self.register_buffer("mean", torch.zeros(3, 1, 1))
+        self.register_buffer("std", torch.ones(3, 1, 1))
+        self.expect(backbone.input)
+
+    @property
+    def num_classes(self) -> int:
+        return self.head.num_classes
+
+    @property
+    def stride(self) -> int:
+        return self.backbone.stride
+
+    @property
+    def crop_remainder(self) -> int:
+        """Crops of stride·k + crop_remainder pixels need no padding."""
+        return self.backbone.remainder
+
+    def expect(self, convention: str | Convention) -> None:
+        """Take pictures by this convention from now on: whoever loads weights says what they were trained with."""
+        if isinstance(convention, str):
+            if convention not in INPUT:
+                raise ValueError(f"`convention` must be one of {', '.join(INPUT)} (got {convention!r})")
+            convention = INPUT[convention]
+        for buffer, values in zip((self.bgr, self.mean, self.std), convention):
+            buffer.copy_(torch.tensor(values).view(buffer.shape))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.logits(self.normalise(image))
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB 0..255 -> the same by the weights' convention."""
+        x = torch.where(self.bgr, image.flip(1), image)
+        return (x.to(self.mean.dtype) - self.mean) / self.std
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Normalised picture -> logits."""
+        return self.head(self.backbone(pad(x, self.stride, self.crop_remainder)))
+
+    def supervise(self, image: Tensor) -> list[Tensor]:
+        """All maps of logits that the loss compares with labels."""
+        return [self(image)]
+
+    def subsample(self, label: Tensor, logits: Tensor) -> Tensor:
+        """Label (B, H, W) -> (B, h, w), the label under each of the logits (B, C, h, w)."""
+        return sample(label, logits.shape[-2:], self.stride, self.backbone.origin)
+
+    def zoom(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits (B, C, h, w) -> scores (B, C, *size) in float32, bilinear: n -> 8n - 7, cropped to the picture."""
+        height, width = (self.stride * (n - 1) + 1 for n in logits.shape[-2:])
+        scores = F.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=True)
+        first = self.backbone.origin
+        if first > 0:
+            scores = F.pad(scores, (first, 0, first, 0), mode="replicate")
+        return scores[..., max(-first, 0) :, max(-first, 0) :][..., : size[0], : size[1]]
+
+    def classifiers(self) -> list[nn.Conv2d]:
+        """The layers that are new for every set of classes: they learn 10 times faster, their biases 20 times."""
+        return self.head.classifiers()
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """What no other network can give: the parameters to train where all else stays."""
+        return [parameter for layer in self.classifiers() for parameter in layer.parameters()]
+
+    def receptive_fields(self) -> list[Field]:
+        """What a logit sees of the picture, for each of the head's rates."""
+        return [receptive_field(self.backbone.windows() + windows) for windows in self.head.windows()]
+
+
+def pad(x: Tensor, step: int, remainder: int = 1) -> Tensor:
+    """(B, 3, H, W) with zeros, the mean colour, at the bottom and right, up to step·k + remainder."""
+    height, width = ((n - remainder + step - 1) // step * step + remainder for n in x.shape[-2:])
+    return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
+
+
+def sample(label: Tensor, size: Sequence[int], step: int, first: int = 0) -> Tensor:
+    """(B, H, W) -> (B, *size): the pixels first, first + step, …, IGNORE where the picture has none."""
+    before = max(-first + step - 1, 0) // step
+    first += before * step
+    label = label[:, first::step, first::step][:, : size[0] - before, : size[1] - before]
+    after = [n - before - have for n, have in zip(size, label.shape[1:])]
+    return F.pad(label, (before, after[1], before, after[0]), value=IGNORE)
