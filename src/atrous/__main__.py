@@ -1,0 +1,167 @@
+"""`atrous VERB overrides…`: finds the verb, imports only that, and tells what went wrong in a line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+PACKAGE = str(Path(__file__).resolve().parent)
+
+VERBS = {
+    "train": ("atrous.run:train", "config", "train a network, or go on training it, and score it"),
+}
+
+HELP = """\
+atrous VERB [overrides …]     DeepLab v1 and v2: train, ablate, use
+
+{verbs}
+
+  atrous train experiment=shapes model/head=aspp_l seed=1      groups with a slash, values with a dot
+  atrous train --help                                          every group and value of a verb
+  atrous train experiment=shapes --cfg job                     the configuration that a command means
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {verb:10} {told}" for verb, (_, _, told) in VERBS.items())))
+        return 0
+    if words[0] == "--version":
+        from atrous import __version__
+
+        print(f"atrous {__version__}")
+        return 0
+    if words[0] not in VERBS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(words[0], VERBS, n=1) or list(VERBS)
+        return _complain(f"there is no verb {words[0]!r}; did you mean {near[0]}? (atrous --help lists them)")
+    return _run(words[0], words[1:])
+
+
+def _run(verb: str, words: list[str]) -> int:
+    from atrous.override import absences, misunderstood
+
+    target, config_name, _ = VERBS[verb]
+    parser = _parser(verb)
+    asked = parser.parse_intermixed_args(words)
+    asked.overrides = absences(asked.overrides)
+    if not (asked.help or asked.hydra_help or asked.info or asked.shell_completion):
+        problem = misunderstood(asked.overrides, config_name)
+        if problem:
+            return _complain(problem, verb)
+
+    failures: list[Exception] = []
+
+    def job(cfg: Any) -> Any:
+        _open_console()
+        module, function = target.split(":")
+        work: Callable[[Any], Any] = getattr(import_module(module), function)
+        try:
+            return work(cfg)
+        except Exception as error:
+            if asked.multirun:
+                raise
+            failures.append(error)  # told below: Hydra would print a preamble of its own
+            return None
+
+    try:
+        _hydra(job, parser, asked, config_name)
+        if failures:
+            raise failures[0]
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        told = None if os.environ.get("ATROUS_TRACEBACK") else tell(error)
+        if told is None:
+            raise
+        return _complain(told[0], verb, told[1])
+    return 0
+
+
+def _parser(verb: str) -> ArgumentParser:
+    from hydra import version
+    from hydra._internal.utils import get_args_parser
+
+    version.setbase("1.3")
+    parser = get_args_parser()
+    parser.prog = f"atrous {verb}"
+    return parser
+
+
+def _hydra(job: Callable[[Any], Any], parser: ArgumentParser, asked: Namespace, config_name: str) -> None:
+    """What `@hydra.main` does, but with the words after the verb, and with errors raised rather than printed. sys.argv
+    stays whole, because Lightning starts the other processes of a DDP run from it."""
+    from hydra._internal.utils import _run_hydra
+
+    from atrous.override import CONF
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    _run_hydra(asked, parser, job, str(CONF), config_name)
+
+
+def tell(error: BaseException) -> tuple[str, int] | None:
+    """(message, exit code) for what a user can mend: an error that our own code raised on purpose. None for a bug,
+    which keeps its traceback."""
+    from hydra.errors import HydraException, InstantiationException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, InstantiationException):
+        where = str(error).rpartition("full_key: ")[2].strip()
+        cause = error.__cause__
+        if isinstance(cause, TypeError) and "argument" in str(cause):
+            return f"`{where}`: {cause}", 2
+        if "Error locating target" in str(error):
+            return f"`{where}._target_`: {str(error).split(',')[0]}", 2
+        return None if cause is None else tell(cause)
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return "\n".join(str(error).splitlines()[:4]), 2
+    if type(error).__name__ == "OutOfMemoryError":
+        cures = "device_batch=<fewer> (the rest is accumulated), augment.crop=<smaller>, trainer.precision=bf16-mixed"
+        return f"the device's memory is full ({str(error).splitlines()[0]})\nwhat helps: {cures}", 1
+    in_worker = re.match(r"Caught (\w+) in DataLoader worker", str(error))
+    if in_worker:
+        files = re.findall(r'File "([^"]+)"', str(error))
+        ours = bool(files) and files[-1].startswith(PACKAGE)
+        message = str(error).rpartition(f"\n{in_worker[1]}: ")[2].strip()
+    else:
+        ours, message = _innermost_file(error).startswith(PACKAGE), str(error)
+    if ours and isinstance(error, (ValueError, OSError)):
+        return message, 2
+    if ours and isinstance(error, FloatingPointError):
+        return message, 1
+    return None
+
+
+def _innermost_file(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(Path(trace.tb_frame.f_code.co_filename).resolve())
+
+
+def _open_console() -> None:
+    """Messages as they are, to standard output, from the first process of a run only."""
+    logging.raiseExceptions = False  # `atrous train … | head` is no error
+    logger = logging.getLogger("atrous")
+    logger.propagate = False
+    logger.handlers.clear()
+    logger.setLevel(logging.ERROR if int(os.environ.get("LOCAL_RANK", 0)) else logging.INFO)
+    logger.addHandler(logging.StreamHandler(sys.stdout))
+
+
+def _complain(message: str, verb: str = "", code: int = 2) -> int:
+    print(f"atrous{' ' + verb if verb else ''}: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

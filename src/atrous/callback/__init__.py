@@ -1,0 +1,1 @@
+"""What happens beside the steps: saving, watching, drawing, reporting."""

@@ -1,0 +1,78 @@
+"""What must hold while a run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from atrous.batch import Batch
+
+
+class FiniteLoss(L.Callback):
+    """Stops at a loss that is no number, naming the pictures, before such weights are saved.
+
+    On a GPU the loss of an iteration is looked at when the next one is under way, and before every save and validation:
+    looking at once would make the host wait for the device at each iteration.
+    """
+
+    def __init__(self) -> None:
+        self._pending: tuple[Tensor, list[str], int] | None = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, out: Any, batch: Batch, index: int
+    ) -> None:
+        self._look()
+        self._pending = (out["loss"].detach(), list(batch.name), trainer.global_step)
+        if out["loss"].device.type == "cpu":
+            self._look()
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._look()
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        if self._pending is None:
+            return
+        loss, names, step = self._pending
+        self._pending = None
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at iteration {step}; its pictures: {', '.join(names)}\n"
+                "the weights saved before are good; try a lower optim.lr, schedule.warmup, or trainer.precision=32-true"
+            )
+
+
+class RanksAgree(L.Callback):
+    """All processes of a run compare their resolved configuration, and none trains where two differ."""
+
+    def __init__(self, config: dict[str, Any]):
+        self.config = config
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        if trainer.world_size == 1:
+            return
+        mine = flat(self.config)
+        everyone: list[dict[str, str]] = [{} for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(everyone, mine)
+        keys = sorted({key for other in everyone for key in other if any(o.get(key) != other[key] for o in everyone)})
+        if keys:
+            told = "; ".join(f"{key}: {' | '.join(other.get(key, '-') for other in everyone)}" for key in keys[:5])
+            raise ValueError(f"the processes of this run were started with different configurations ({told})")
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, str]:
+    """A nested configuration as {"optim.lr": "0.001", …}."""
+    if not isinstance(config, dict) or not config:
+        return {prefix[:-1]: json.dumps(config)}
+    return {key: value for name, node in config.items() for key, value in flat(node, f"{prefix}{name}.").items()}
+
+
+def digest(config: Any) -> str:
+    return hashlib.sha256(json.dumps(flat(config), sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,160 @@
+"""How a run ends: result.json, a table, and the pictures of its numbers. The schema is told in docs/result.md."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from atrous import draw
+from atrous.batch import IGNORE
+from atrous.callback.checkpoint import Checkpoint
+from atrous.disk import write_whole
+from atrous.logger import read_metrics
+from atrous.metric import Scores
+
+SCHEMA = 1
+log = logging.getLogger("atrous")
+
+
+class Result(L.Callback):
+    """Writes what the test found, with the protocol under which it was found."""
+
+    def __init__(self, config: dict[str, Any], digest: str):
+        self.config, self.digest = config, digest
+        self.train_seconds = 0.0
+
+    # ---- time spent training, over all resumptions ------------------------------------------------------------------
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._began = time.monotonic()
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.train_seconds += time.monotonic() - self._began
+
+    def state_dict(self) -> dict[str, Any]:
+        running = time.monotonic() - self._began if hasattr(self, "_began") else 0.0
+        return {"train_seconds": self.train_seconds + running}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.train_seconds = state["train_seconds"]
+
+    # ---- the end ----------------------------------------------------------------------------------------------------
+    def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._test_began = time.monotonic()
+
+    def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._write(trainer, module)
+
+    @rank_zero_only
+    def _write(self, trainer: L.Trainer, module: Any) -> None:
+        folder, names = Path(trainer.default_root_dir), module.names
+        plain, refined = module.matrices
+        result = self._describe(trainer, module) | {
+            "scores": Scores.of(plain).as_dict(names),
+            "scores_crf": None if refined is None else Scores.of(refined).as_dict(names),
+            "confusion": plain.tolist(),
+            "confusion_crf": None if refined is None else refined.tolist(),
+        }
+        if rows := read_metrics(folder / "metrics.csv"):
+            draw.curves(rows, folder / "curves.png")
+        draw.confusion(plain if refined is None else refined, names, folder / "confusion.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                _summarise_wandb(logger, result, names)
+        write_whole(folder / "result.json", json.dumps(result, indent=2).encode())
+        show(result, folder)
+
+    def _describe(self, trainer: L.Trainer, module: Any) -> dict[str, Any]:
+        pictures, saved = trainer.datamodule.pictures, _checkpoint(trainer)  # type: ignore[attr-defined]
+        config = self.config
+        return {
+            "schema": SCHEMA,
+            "name": config["name"],
+            "seed": config["seed"],
+            "config_hash": self.digest,
+            "parameters": sum(p.numel() for p in module.network.parameters()),
+            "best_validation": {"miou": saved.best_miou, "iteration": saved.best_step},
+            "protocol": {
+                "dataset": config["data"]["_target_"],
+                "split": pictures.val,
+                "pictures": len(trainer.datamodule.val_split),  # type: ignore[attr-defined]
+                "size": "native",
+                "scales": [1.0],
+                "flip": False,
+                "crf": config["crf"],
+                "ignore": IGNORE,
+                "checkpoint": "last",
+                "iteration": trainer.global_step,
+                "precision": trainer.precision,
+            },
+            "seconds": {"train": self.train_seconds, "test": time.monotonic() - self._test_began},
+            "devices": trainer.world_size,
+            "paper": config["paper"],
+        }
+
+
+def _checkpoint(trainer: L.Trainer) -> Checkpoint:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, Checkpoint))  # type: ignore[attr-defined]
+
+
+def _summarise_wandb(logger: WandbLogger, result: dict[str, Any], names: list[str]) -> None:
+    import wandb
+
+    run = logger.experiment
+    run.summary["miou"] = result["scores"]["mean_iou"]
+    if result["scores_crf"]:
+        run.summary["miou_crf"] = result["scores_crf"]["mean_iou"]
+    for name, iou in (result["scores_crf"] or result["scores"])["iou"].items():
+        run.summary[f"iou/{name}"] = iou
+    # Counts, not pixels: plot.confusion_matrix would want every pixel's label.
+    rows = [[names[i], names[j], int(n)] for i, row in enumerate(result["confusion"]) for j, n in enumerate(row)]
+    columns = ["Actual", "Predicted", "nPredictions"]
+    table = wandb.Table(columns=[*columns], data=rows)
+    run.log({"confusion": wandb.plot_table("wandb/confusion_matrix/v1", table, {c: c for c in columns})})
+
+
+def show(result: dict[str, Any], folder: Path) -> None:
+    """The table of a result, where its files lie, and how to look further."""
+    from rich.console import Console
+    from rich.table import Table
+
+    plain, refined = result["scores"], result["scores_crf"]
+    log.info(f"\n{result['name']}, seed {result['seed']}: IoU in % on {result['protocol']['pictures']} pictures")
+    table = Table()
+    table.add_column("class")
+    for heading in ["network"] + (["with the CRF", "gain"] if refined else []):
+        table.add_column(heading, justify="right")
+    for name, iou in plain["iou"].items():
+        table.add_row(name, *_cells(iou, refined and refined["iou"][name], bool(refined)))
+    table.add_section()
+    title = f"mean over {plain['counted']} of {len(plain['iou'])}"
+    table.add_row(title, *_cells(plain["mean_iou"], refined and refined["mean_iou"], bool(refined)), style="bold")
+    console = Console(width=None if Console().is_terminal else 100)
+    with console.capture() as capture:
+        console.print(table)
+    log.info(capture.get().rstrip())
+    log.info(
+        f"\n{folder}/\n"
+        "  pictures/    validation pictures: image, truth, prediction, CRF, errors\n"
+        "  curves.png   loss, learning rate, mean IoU     confusion.png   what was taken for what\n"
+        "  result.json  all scores and their protocol     metrics.csv     every number over time\n"
+        f"  checkpoint/  last.ckpt, best.ckpt (iteration {result['best_validation']['iteration']}, "
+        f"mean IoU {result['best_validation']['miou']:.4f})"
+    )
+    if list(folder.glob("wandb/offline-run-*")):
+        log.info(f"W&B ran offline; after `wandb login`: wandb sync {folder}/wandb/offline-run-*")
+
+
+def _cells(plain: float | None, refined: float | None, has_crf: bool) -> list[str]:
+    cells = ["absent" if plain is None else f"{100 * plain:.2f}"]
+    if has_crf:
+        known = plain is not None and refined is not None
+        cells += ["absent" if refined is None else f"{100 * refined:.2f}"]
+        cells += [f"{100 * (refined - plain):+.2f}" if known else ""]  # type: ignore[operator]
+    return cells

@@ -1,0 +1,50 @@
+"""What is checked before any work: what can't fit is told in one line, not met hours later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from atrous.datamodule import SegmentationDataModule
+
+
+def check_devices(trainer: DictConfig) -> None:
+    gpus = torch.cuda.device_count()
+    wants_gpu = trainer.accelerator in ("gpu", "cuda")
+    if wants_gpu and not gpus:
+        raise ValueError(
+            f"`trainer.accelerator={trainer.accelerator}`, but PyTorch sees no GPU: trainer.accelerator=cpu"
+        )
+    on_gpu = wants_gpu or (trainer.accelerator == "auto" and gpus)
+    if on_gpu and isinstance(trainer.devices, int) and trainer.devices > gpus:
+        raise ValueError(f"`trainer.devices={trainer.devices}`, but this machine has {gpus} GPU(s)")
+    if trainer.devices in ("auto", -1) and not gpus and trainer.strategy == "ddp":
+        raise ValueError("`trainer=ddp` on CPUs needs a number of processes: trainer.devices=2")
+
+
+def check_run(network: Any, pictures: Any, data: SegmentationDataModule) -> None:
+    if network.num_classes != len(pictures.labels):
+        raise ValueError(f"the head gives {network.num_classes} classes, the dataset has {len(pictures.labels)}")
+    crop, stride, rest = getattr(data.augment, "crop", None), network.stride, network.crop_remainder
+    if crop is not None and crop % stride != rest % stride:
+        near = max(crop - (crop - rest) % stride, rest)
+        raise ValueError(
+            f"`augment.crop={crop}` must be {stride}k+{rest}, so that every {stride}th label pixel meets a logit "
+            f"(the network's output stride is {stride}): {near} or {near + stride}"
+        )
+    trained = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and _learns(m)]
+    if trained and data.device_batch < 2:
+        raise ValueError(
+            f"{len(trained)} batch-norm layers are trained, which needs 2 pictures or more on a device at a time "
+            f"(`device_batch={data.device_batch}`): a larger device_batch, or a backbone with frozen batch-norm"
+        )
+    pictures.split(pictures.train)
+    if not len(pictures.split(pictures.val)):
+        raise ValueError(f"the split {pictures.val!r} is empty: there is nothing to score")
+
+
+def _learns(norm: nn.Module) -> bool:
+    return any(p.requires_grad for p in norm.parameters()) and not getattr(norm, "frozen", False)

@@ -1,0 +1,67 @@
+"""The root of a run's configuration. What lies in a group is declared by the constructor that its `_target_` names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+class Resume(Enum):
+    auto = "auto"
+    never = "never"
+
+
+@dataclass
+class Paper:
+    """What a publication reports for this row, and what differs there."""
+
+    table: str = MISSING
+    row: str = MISSING
+    miou: float | None = None
+    miou_crf: float | None = None
+    parameters: int | None = None
+    differs: str | None = None
+
+
+@dataclass
+class Model:
+    backbone: Any = MISSING
+    head: Any = MISSING
+    multiscale: Any = None
+
+
+@dataclass
+class Config:
+    data: Any = MISSING
+    augment: Any = None
+    model: Model = field(default_factory=Model)
+    loss: Any = MISSING
+    optim: Any = MISSING
+    schedule: Any = MISSING
+    crf: Any = None
+    trainer: Any = MISSING
+    logger: Any = None
+    callback: Any = None
+
+    seed: int = 0
+    total_batch: int = 10  # pictures in an iteration, over all devices and accumulation steps
+    device_batch: int | None = None  # pictures on a device at a time; null: all of its share
+    val_batch: int = 1  # more than one where all pictures have one size
+    workers: int | None = None  # loader processes on each device; null: as many as the cores suggest
+    checkpoint_every: int = 200  # iterations
+
+    name: str = MISSING
+    run_dir: str = MISSING
+    resume: Resume = Resume.auto
+    paper: Paper | None = None
+
+
+# What says where a run runs and how it is watched, not what it computes: it may change while the run goes on.
+BESIDE_THE_POINT = ("name", "run_dir", "resume", "logger", "callback", "workers", "paper", "checkpoint_every")
+WHERE = ("accelerator", "devices", "num_nodes", "strategy")  # of the trainer, with device_batch; the total stays
+
+ConfigStore.instance().store(name="schema", node=Config)

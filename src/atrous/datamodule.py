@@ -1,0 +1,157 @@
+"""Datasets to loaders: a training stream counted in iterations, and a validation pass that sees each picture once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from atrous.batch import Batch, LabelSpace, Sample
+
+
+class Pictures(Protocol):
+    """What a dataset is: its classes, the names of its usual splits, and each split as a sequence of samples."""
+
+    labels: LabelSpace
+    train: str
+    val: str
+
+    def split(self, name: str) -> Sequence[Sample]: ...
+
+
+class Stream(Sampler[tuple[int, int]]):
+    """The training stream from position `start` to `stop`: (picture, seed of its augmentation), as one rank sees it.
+
+    A draw is a pure function of (seed, position), so that a resume at any iteration goes on with the very same stream,
+    and the number of workers, of devices and of pictures in a device's batch changes nothing. Each picture comes once
+    in every `length` positions, in an order of that round's own.
+    """
+
+    def __init__(self, length: int, seed: int, stop: int, start: int = 0, rank: int = 0, world: int = 1):
+        self.length, self.seed = length, seed
+        self.start, self.stop, self.rank, self.world = start, stop, rank, world
+
+    def __len__(self) -> int:
+        return self.stop // self.world  # of the whole run: Lightning counts a resumed run's batches from its start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        round_, order = -1, np.empty(0, np.int64)
+        for position in range(self.start + self.rank, self.stop, self.world):
+            if position // self.length != round_:
+                round_ = position // self.length
+                order = np.random.default_rng([self.seed, 0, round_]).permutation(self.length)
+            draw = int(np.random.default_rng([self.seed, 1, position]).integers(2**31))
+            yield int(order[position % self.length]), draw
+
+
+class Once(Sampler[int]):
+    """Every picture on exactly one rank. Lightning's own sampler repeats some to fill the last batch, which counts them
+    twice in the score."""
+
+    def __init__(self, length: int, rank: int = 0, world: int = 1):
+        if length < world:
+            raise ValueError(f"{length} pictures to score are fewer than the {world} processes: use fewer devices")
+        self.indices = range(rank, length, world)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+
+class Drawn(Dataset):
+    """A split whose item (index, draw) is the picture `index`, augmented by the seed `draw`."""
+
+    def __init__(self, samples: Sequence[Sample], augment: Callable[[Sample, int], Sample] | None):
+        self.samples, self.augment = samples, augment
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        index, draw = key
+        sample = self.samples[index]
+        return self.augment(sample, draw) if self.augment else sample
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples of one size -> Batch. The picture stays (B, H, W, 3) in memory, which is what channels_last means."""
+    sizes = {sample.label.shape for sample in samples}
+    if len(sizes) > 1:
+        raise ValueError(f"pictures of different sizes {sorted(sizes)} do not make a batch: set `val_batch=1`")
+    image = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
+    label = torch.from_numpy(np.stack([sample.label for sample in samples]))
+    return Batch(image, label, [sample.name for sample in samples])
+
+
+def _prepare_worker(_: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)  # the workers are the parallelism
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to all, they are for the run to answer
+        signal.signal(number, signal.SIG_IGN)
+
+
+class SegmentationDataModule(L.LightningDataModule):
+    def __init__(
+        self,
+        pictures: Pictures,
+        augment: Callable[[Sample, int], Sample] | None,
+        *,
+        device_batch: int,
+        total_batch: int,
+        seed: int = 0,
+        val_batch: int = 1,
+        workers: int | None = None,
+    ):
+        super().__init__()
+        self.pictures, self.augment = pictures, augment
+        self.device_batch, self.total_batch, self.val_batch = device_batch, total_batch, val_batch
+        self.seed = seed
+        self.workers = workers_for_this_machine() if workers is None else workers
+
+    def setup(self, stage: str | None = None) -> None:
+        if stage == "fit":
+            self.train_split = self.pictures.split(self.pictures.train)
+        self.val_split = self.pictures.split(self.pictures.val)
+
+    def train_dataloader(self) -> DataLoader:
+        trainer = self.trainer
+        assert trainer is not None
+        stream = Stream(
+            length=len(self.train_split),
+            seed=self.seed,
+            start=trainer.global_step * self.total_batch,
+            stop=trainer.max_steps * self.total_batch,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+        )
+        return self._loader(Drawn(self.train_split, self.augment), sampler=stream, batch_size=self.device_batch)
+
+    def val_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
+        once = Once(len(self.val_split), self.trainer.global_rank, self.trainer.world_size)
+        return self._loader(self.val_split, sampler=once, batch_size=self.val_batch)  # type: ignore[arg-type]
+
+    test_dataloader = val_dataloader
+
+    def _loader(self, dataset: Dataset, **how) -> DataLoader:
+        return DataLoader(
+            dataset,
+            collate_fn=collate,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_prepare_worker,
+            **how,
+        )
+
+
+def workers_for_this_machine() -> int:
+    """One a core up to 8; a machine that also computes on its cores keeps one of them free of workers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores if torch.cuda.is_available() else max(1, cores - 1))

@@ -1,0 +1,22 @@
+"""Files that are whole at every moment."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """The file is either the old one or the new one, never half of it, also under kill -9 and on a full disk."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see that it can be written"
+        raise ValueError(f"could not write {path} ({error.strerror}): {cure} and run the same command again") from None

@@ -1,0 +1,124 @@
+"""The folder of a run is its state: what was asked, on what it ran, how far it came, what it found."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
+
+from atrous.callback.guard import digest, flat
+from atrous.config import BESIDE_THE_POINT, WHERE
+from atrous.disk import write_whole
+
+log = logging.getLogger("atrous")
+
+
+class RunFolder:
+    """runs/<experiment>/<overrides>/seed<k>: the same command finds the same folder, so running again resumes."""
+
+    def __init__(self, path: Path, config: dict[str, Any]):
+        self.path, self.config = path, config
+        self.identity = identity(config)
+        self.digest = digest(self.identity)
+        self.anew = config["resume"] == "never"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoint" / "last.ckpt"
+
+    def finished(self) -> dict[str, Any] | None:
+        """What was found, if this very configuration has come to its end here before."""
+        if self.anew or not (self.path / "result.json").exists():
+            return None
+        result = self.result()
+        return result if result["config_hash"] == self.digest else None
+
+    def result(self) -> dict[str, Any]:
+        return json.loads((self.path / "result.json").read_text())
+
+    @rank_zero_only
+    def check_resumable(self) -> None:
+        """Refuses a folder that holds the run of another configuration, and one that cannot be written."""
+        if not self.anew and (self.path / "config.yaml").exists():
+            there: Any = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
+            old, new = flat(identity(there)), flat(self.identity)
+            keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+            if keys:
+                told = ", ".join(f"{key}: {old.get(key, '-')} there, {new.get(key, '-')} here" for key in keys[:4])
+                raise ValueError(
+                    f"{self.path} holds a run of another configuration ({told}{', …' if len(keys) > 4 else ''}): "
+                    "resume=never trains anew in its place, run_dir=… keeps both"
+                )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path / ".writable", b"")
+            (self.path / ".writable").unlink()
+        except OSError as error:
+            raise ValueError(
+                f"the run folder {self.path} cannot be made ({error.strerror}): run_dir=… takes another"
+            ) from None
+
+    @rank_zero_only
+    def open(self) -> None:
+        if self.anew:
+            for name in ("checkpoint", "pictures", "wandb", "tensorboard"):
+                shutil.rmtree(self.path / name, ignore_errors=True)
+            for name in ("metrics.csv", "result.json", "wandb_id"):
+                (self.path / name).unlink(missing_ok=True)
+        write_whole(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)).encode())
+        about, diff = environment()
+        write_whole(self.path / "environment.json", json.dumps(about, indent=2).encode())
+        if diff:
+            write_whole(self.path / "git.diff", diff.encode())
+        self._open_log()
+
+    def _open_log(self) -> None:
+        file = logging.FileHandler(self.path / "run.log")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        log.addHandler(file)
+        logging.captureWarnings(True)
+        logging.getLogger("py.warnings").addHandler(file)
+        logging.getLogger("lightning.pytorch").addHandler(file)
+
+
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """What makes two runs the same run."""
+    trainer = {key: value for key, value in config["trainer"].items() if key not in WHERE}
+    aside = (*BESIDE_THE_POINT, "device_batch")
+    return {key: node for key, node in config.items() if key not in aside} | {"trainer": trainer}
+
+
+def environment() -> tuple[dict[str, Any], str]:
+    """What the run ran on and from what, enough to repeat it; and the uncommitted changes."""
+    import torch
+
+    here = Path(__file__).parent
+
+    def git(*args: str) -> str:
+        try:
+            return subprocess.run(["git", "-C", str(here), *args], capture_output=True, text=True, timeout=20).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+
+    diff = git("diff", "HEAD")
+    about = {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "commit": git("rev-parse", "HEAD").strip() or None,
+        "uncommitted_changes": bool(diff),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "cores": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": {d.name: d.version for d in sorted(metadata.distributions(), key=lambda d: d.name.lower())},
+    }
+    return about, diff

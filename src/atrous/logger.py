@@ -1,0 +1,124 @@
+"""Where the numbers of a run go: metrics.csv always, W&B (offline without a login) by default."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.loggers.wandb import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from atrous.disk import write_whole
+
+
+class MetricsCSV(Logger):
+    """<save_dir>/metrics.csv, a row an iteration. A resumed run takes back the rows that it is about to write again."""
+
+    def __init__(self, save_dir: str):
+        super().__init__()
+        self.path = Path(save_dir) / "metrics.csv"
+        self.rows: list[dict[str, Any]] | None = None
+
+    name, version = "csv", 0
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> None:
+        return None
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The resolved configuration lies beside, in config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        step = step or 0
+        if self.rows is None:
+            self.rows = [row for row in read_metrics(self.path) if row["step"] < step]
+            self._rewrite()
+        values = {key: float(value) for key, value in metrics.items() if key != "epoch"}
+        if self.rows and self.rows[-1]["step"] == step:
+            self.rows[-1] |= values
+            self._rewrite()
+        else:
+            self.rows.append({"step": step} | values)
+            if set(self.rows[-1]) <= set(self.columns):
+                with open(self.path, "a", newline="") as file:
+                    csv.DictWriter(file, self.columns).writerow(self.rows[-1])
+            else:
+                self._rewrite()
+
+    def _rewrite(self) -> None:
+        assert self.rows is not None
+        self.columns = list(dict.fromkeys(key for row in [{"step": 0}, *self.rows] for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path, text.getvalue().encode())
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """metrics.csv as rows of numbers; a value that was not taken at an iteration is not in its row."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        rows = [{key: float(value) for key, value in row.items() if key and value} for row in csv.DictReader(file)]
+    return [row | {"step": int(row["step"])} for row in rows if "step" in row]
+
+
+def wandb(
+    save_dir: str,
+    project: str = "atrous",
+    name: str | None = None,
+    group: str | None = None,
+    job_type: str = "train",
+    tags: Sequence[str] = (),
+    mode: str = "auto",
+) -> WandbLogger:
+    """A W&B run whose id lies in the run folder before the first iteration, so that a resumed run goes on in it.
+
+    `mode` is auto, online, offline or disabled; auto is WANDB_MODE where set, online with a login, else offline.
+    """
+    if mode not in ("auto", "online", "offline", "disabled"):
+        raise ValueError(f"`logger.wandb.mode` must be auto, online, offline or disabled (got {mode!r})")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    if not os.environ.get("WANDB_MODE", "unset"):
+        del os.environ["WANDB_MODE"]  # an empty value is refused by W&B
+    mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline") if mode == "auto" else mode
+    return WandbLogger(
+        save_dir=save_dir,
+        project=project,
+        name=name,
+        group=group,
+        job_type=job_type,
+        tags=list(tags),
+        id=_run_id(Path(save_dir)),
+        resume="allow",
+        log_model=False,
+        mode=mode,
+    )
+
+
+def _logged_in() -> bool:
+    import wandb
+
+    try:
+        return bool(wandb.login(prompt=False))
+    except Exception:  # a key, but no way to the server
+        return False
+
+
+def _run_id(folder: Path) -> str:
+    path = folder / "wandb_id"
+    if getattr(rank_zero_only, "rank", 0) == 0 and not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(secrets.token_hex(4))
+    return path.read_text().strip() if path.exists() else secrets.token_hex(4)

@@ -1,0 +1,44 @@
+"""The loss at stride 8: cross-entropy averaged over the positions that count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from atrous.batch import IGNORE
+
+
+class CrossEntropy:
+    """-log p(label), averaged over the valid positions, each weighted by its class where weights are given.
+
+    Paper: v1 section 4 and the released prototxt: per-position softmax loss, all classes equal, 255 ignored, divided by
+    the number of valid positions.
+    """
+
+    def __init__(self, class_weights: Sequence[float] | None = None):
+        if class_weights is not None and not all(weight >= 0 for weight in class_weights):
+            raise ValueError(f"`class_weights` must not be negative (got {list(class_weights)})")
+        self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        """logits (B, C, h, w), label (B, h, w) -> scalar; 0 with zero gradients where nothing is labelled."""
+        classes = logits.shape[1]
+        # Flattened: the 1-D form has a deterministic gradient on CUDA, the 2-D form has none.
+        flat = logits.permute(0, 2, 3, 1).reshape(-1, classes).float()
+        label = label.reshape(-1).long()
+        if self.class_weights is None:
+            return F.cross_entropy(flat, label, ignore_index=IGNORE, reduction="sum") / (label != IGNORE).sum().clamp(1)
+        weights = self._weights(classes, flat.device)
+        total = F.cross_entropy(flat, label, weights, ignore_index=IGNORE, reduction="sum")
+        counted = torch.cat([weights, weights.new_zeros(IGNORE + 1 - classes)])[label].sum()
+        return total / counted.clamp(torch.finfo(torch.float32).tiny)
+
+    def _weights(self, classes: int, device: torch.device) -> Tensor:
+        assert self.class_weights is not None
+        if len(self.class_weights) != classes:
+            raise ValueError(f"`class_weights` needs {classes} numbers, one a class (got {len(self.class_weights)})")
+        self.class_weights = self.class_weights.to(device)
+        return self.class_weights

@@ -1,0 +1,187 @@
+"""What a command line means: the name of its run, and what to say when it can't be understood."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from atrous.config import BESIDE_THE_POINT
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+# ---- the name of a run ----------------------------------------------------------------------------------------------
+def run_name() -> str:
+    """<experiment>/<what else was overridden>, the same for the same command, short enough for a folder's name."""
+    if not HydraConfig.initialized():
+        return "run"
+    hydra = HydraConfig.get()
+    return name_of(hydra.runtime.choices.get("experiment"), hydra.overrides.task)
+
+
+def name_of(experiment: str | None, overrides: Sequence[str]) -> str:
+    aside = (*BESIDE_THE_POINT, "experiment", "seed")
+    told = sorted(o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] not in aside)
+    text = ",".join(told).replace("/", ".") or "default"
+    if len(text) > 120:  # folders have short names
+        text = text[:100] + "-" + hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"{experiment or 'run'}/{text}"
+
+
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+
+
+def absences(overrides: Sequence[str]) -> list[str]:
+    """`crf=null`, as everywhere else in YAML, for Hydra's `~crf`."""
+    groups = _groups()
+    return [f"~{o[:-5]}" if o.endswith("=null") and o[:-5] in groups else o for o in overrides]
+
+
+# ---- what can't be understood -----------------------------------------------------------------------------------
+def misunderstood(overrides: Sequence[str], config_name: str = "config") -> str | None:
+    """What is wrong with these overrides, in at most five lines; None where nothing is."""
+    parsed: list[Override] = []
+    groups = _groups()
+    for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            experiment = f"experiment={_nearest(text, groups['experiment'])[0]}" if groups.get("experiment") else "…"
+            return f"`{text}` is not of the form key=value; did you mean {experiment}?"
+        try:
+            parsed.append(OverridesParser.create().parse_override(text))
+        except HydraException as error:
+            return f"`{text}` can't be read as key=value: {str(error).splitlines()[0]}\nquote what holds , = [ ] {{ }}"
+    choices = [o for o in parsed if o.key_or_group in groups]
+    for override in choices:
+        problem = _wrong_choice(override, groups)
+        if problem:
+            return problem
+    if "experiment" in groups and config_name == "config" and not any(o.key_or_group == "experiment" for o in choices):
+        return f"which experiment? experiment=… is one of: {', '.join(groups['experiment'])}"
+    return _wrong_value([o for o in parsed if o not in choices], choices, groups, config_name)
+
+
+def _groups() -> dict[str, list[str]]:
+    """{"model/head": ["aspp_l", …], …}, as the folders of conf/ say."""
+    groups: dict[str, list[str]] = {}
+    for path in sorted(CONF.rglob("*.yaml")):
+        if path.parent != CONF:
+            groups.setdefault(path.parent.relative_to(CONF).as_posix(), []).append(path.stem)
+    return groups
+
+
+def _wrong_choice(override: Override, groups: dict[str, list[str]]) -> str | None:
+    key, options = override.key_or_group, groups[override.key_or_group]
+    if override.is_delete() or override.is_sweep_override():
+        return None
+    wanted = override.value()
+    for choice in map(str, wanted if isinstance(wanted, list) else [] if wanted is None else [wanted]):
+        if choice not in options and not Path(choice).suffix:
+            near = " or ".join(f"{key}={name}" for name in _nearest(choice, options))
+            return f"there is no {key}={choice}; did you mean {near}?\n{key} is one of: {', '.join(options)}"
+    return None
+
+
+def _wrong_value(
+    overrides: list[Override], choices: list[Override], groups: dict[str, list[str]], config_name: str
+) -> str | None:
+    """Checks each value against what the configuration holds at its place before it is overridden."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            base = compose(config_name, [str(o.input_line) for o in choices if not o.is_sweep_override()])
+        except (HydraException, OmegaConfBaseException) as error:
+            return "\n".join(str(error).splitlines()[:4])
+    for override in overrides:
+        key = override.key_or_group
+        if key.startswith("hydra"):
+            continue
+        if override.is_add():
+            if key.split(".")[0] not in base:
+                return _unknown(key, base, groups)
+            continue
+        if "/" in key:
+            return f"there is no group {key}; did you mean {' or '.join(_nearest(key, list(groups)))}?"
+        node, there = _look_up(base, key)
+        if not there:
+            return _unknown(key, base, groups)
+        if override.is_delete() or override.is_sweep_override():
+            continue
+        problem = _wrong_type(key, node, override.value(), groups)
+        if problem:
+            return problem
+    return None
+
+
+def _look_up(base: DictConfig, key: str) -> tuple[Any, bool]:
+    node: Any = base
+    for part in key.split("."):
+        if isinstance(node, ListConfig) and part.isdigit():
+            node = node[int(part)] if int(part) < len(node) else None
+        elif isinstance(node, DictConfig) and part in node:
+            node = None if OmegaConf.is_missing(node, part) else node._get_node(part)
+            node = node._value() if node is not None and not OmegaConf.is_config(node) else node
+        else:
+            return None, False
+    return node, True
+
+
+def _unknown(key: str, base: DictConfig, groups: dict[str, list[str]]) -> str:
+    known = _dotted(base) + list(groups)
+    near = _nearest(key, known) or _nearest(key.rpartition(".")[2], known)
+    parent, _, last = key.rpartition(".")
+    node, there = _look_up(base, parent) if parent else (base, True)
+    beside = f"\n{parent or 'the configuration'} has: {', '.join(map(str, node))}" if there and node else ""
+    same_name = [name for name in known if name.rpartition(".")[2] == last and name not in near]
+    return f"there is no `{key}`; did you mean {' or '.join([*same_name[:2], *near][:3])}?{beside}"
+
+
+def _wrong_type(key: str, node: Any, value: Any, groups: dict[str, list[str]]) -> str | None:
+    group = key.replace(".", "/")
+    if isinstance(node, DictConfig) and value is not None and not isinstance(value, dict):
+        if group in groups:
+            return (
+                f"`{key}` is a group of settings, chosen with a slash: {group}={_nearest(str(value), groups[group])[0]}"
+            )
+        inside = [str(name) for name in node]
+        return f"`{key}` holds {', '.join(inside)}: set one of them, as in {key}.{inside[0]}=…"
+    if value is None or node is None or (isinstance(node, str) and "${" in node):
+        return None
+    fits, expected = _fits(node, value)
+    shown = node.name if isinstance(node, Enum) else OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+    return None if fits or key == "trainer.devices" else f"`{key}` is {expected} ({shown!s} unless set); got {value!r}"
+
+
+def _fits(node: Any, value: Any) -> tuple[bool, str]:
+    if isinstance(node, Enum):
+        return str(value) in type(node).__members__, " or ".join(type(node).__members__)
+    if isinstance(node, bool):
+        return isinstance(value, bool), "true or false"
+    if isinstance(node, int):
+        return isinstance(value, int) and not isinstance(value, bool), "a whole number"
+    if isinstance(node, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool), "a number"
+    if isinstance(node, ListConfig):
+        return isinstance(value, list), "a list like [1,2]"
+    return True, ""
+
+
+def _dotted(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
+        return [prefix[:-1]] if prefix else []
+    own = [prefix[:-1]] if prefix else []
+    return own + [key for name in node for key in _dotted(node._get_node(name), f"{prefix}{name}.")]
+
+
+def _nearest(word: str, known: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(word, known, n=2, cutoff=0.5) or list(known[:1])

@@ -1,0 +1,171 @@
+"""A run: configuration -> objects -> trainer -> result. The only place that instantiates."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from atrous.batch import LabelSpace
+from atrous.callback.checkpoint import Checkpoint, WholeFiles
+from atrous.callback.guard import FiniteLoss, RanksAgree
+from atrous.callback.result import Result, show
+from atrous.check import check_devices, check_run
+from atrous.config import Config, Model
+from atrous.datamodule import SegmentationDataModule
+from atrous.folder import RunFolder
+from atrous.module import SegmentationModule
+
+log = logging.getLogger("atrous")
+
+
+def train(cfg: Config) -> dict[str, Any] | None:
+    """Trains, or goes on training, the run that `cfg` describes, scores it, and leaves result.json in its folder."""
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)  # type: ignore[assignment]
+    folder = RunFolder(Path(cfg.run_dir), config)
+    finished = folder.finished()
+    if finished is not None:
+        log.info("this run is complete (resume=never trains it anew); what it found:\n")
+        show(finished, folder.path)
+        return finished
+    folder.check_resumable()
+    _quiet_libraries()
+
+    pictures = instantiate(cfg.data, _convert_="all")
+    torch.manual_seed(cfg.seed)
+    network = build_network(cfg.model, len(pictures.labels)).to(memory_format=torch.channels_last)
+    module = build_module(cfg, network, pictures.labels)
+    trainer = build_trainer(cfg, config, folder, pictures.labels)
+    data = build_data(cfg, pictures, trainer)
+    check_run(network, pictures, data)
+
+    folder.open()
+    log.info(opening(cfg, module, data, trainer))
+    resume_from = folder.last if folder.last.exists() else None
+    if resume_from:
+        log.info(f"going on from {resume_from}")
+    trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    trainer.test(module, datamodule=data, verbose=False)
+    return folder.result() if trainer.is_global_zero else None
+
+
+# ---- configuration -> objects -------------------------------------------------------------------------------------
+def build_network(model: Model, num_classes: int) -> nn.Module:
+    """Backbone -> head -> network -> the pyramid around it, if any; each is told what it must fit."""
+    from atrous.model.network import Network
+
+    backbone = instantiate(model.backbone, _convert_="all")
+    late = {"in_channels": backbone.out_channels, "fc_channels": backbone.fc_channels, "num_classes": num_classes}
+    network: nn.Module = Network(backbone, instantiate(model.head, **late, _convert_="all"))
+    return network if model.multiscale is None else instantiate(model.multiscale, network=network, _convert_="all")
+
+
+def build_module(cfg: Config, network: nn.Module, labels: LabelSpace) -> SegmentationModule:
+    crf = None if cfg.crf is None else {key: value for key, value in cfg.crf.items() if key != "validate"}
+    return SegmentationModule(
+        network,
+        labels.names,
+        loss=instantiate(cfg.loss, _convert_="all"),
+        optimizer=instantiate(cfg.optim, _convert_="all"),
+        schedule=partial(instantiate(cfg.schedule, _convert_="all"), steps=cfg.trainer.max_steps),
+        crf=instantiate(crf, _convert_="all"),
+        validate_crf=bool(cfg.crf is not None and cfg.crf.get("validate")),
+        seed=cfg.seed,
+    )
+
+
+def build_trainer(cfg: Config, config: dict[str, Any], folder: RunFolder, labels: LabelSpace) -> L.Trainer:
+    check_devices(cfg.trainer)
+    about = {"config": config, "names": list(labels.names), "palette": labels.palette.tolist()}
+    ours = [
+        RanksAgree(folder.identity),
+        FiniteLoss(),
+        *(instantiate(node, _convert_="all") for node in (cfg.callback or {}).values() if node is not None),
+        Checkpoint(folder.path / "checkpoint", cfg.checkpoint_every, about),
+        Result(config, folder.digest),
+    ]
+    make = instantiate(cfg.trainer, precision=precision(cfg.trainer), _partial_=True, _convert_="all")
+    return make(
+        default_root_dir=folder.path,
+        logger=[instantiate(node, _convert_="all") for node in (cfg.logger or {}).values() if node is not None],
+        callbacks=ours,
+        plugins=[WholeFiles()],
+        max_epochs=1,  # one pass over one stream of iterations
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,  # what is logged, and how often, is the callbacks' business
+        use_distributed_sampler=False,  # `datamodule` has exact ones
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def build_data(cfg: Config, pictures: Any, trainer: L.Trainer) -> SegmentationDataModule:
+    """total batch = devices x device batch x accumulation: the last two follow from the first."""
+    total, world, device_batch = cfg.total_batch, trainer.world_size, cfg.device_batch
+    if device_batch is None:
+        if total % world:
+            raise ValueError(f"`total_batch={total}` does not divide over {world} devices")
+        device_batch = total // world
+    if device_batch < 1 or total % (world * device_batch):
+        raise ValueError(
+            f"`total_batch={total}` is no multiple of {world} devices x `device_batch={device_batch}`: "
+            f"an iteration takes devices x device_batch x accumulation pictures"
+        )
+    trainer.accumulate_grad_batches = total // (world * device_batch)
+    trainer.val_check_interval = cfg.trainer.val_check_interval * trainer.accumulate_grad_batches  # counts batches
+    return SegmentationDataModule(
+        pictures,
+        instantiate(cfg.augment, _convert_="all"),
+        device_batch=device_batch,
+        total_batch=total,
+        seed=cfg.seed,
+        val_batch=cfg.val_batch,
+        workers=cfg.workers,
+    )
+
+
+def precision(trainer: DictConfig) -> str:
+    """`auto` is bf16 where the device multiplies in it: 2 to 3 times faster, the weights stay in float32."""
+    if trainer.precision != "auto":
+        return trainer.precision
+    if trainer.accelerator != "cpu" and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if fast else "32-true"
+
+
+# ---- telling ------------------------------------------------------------------------------------------------------
+def opening(cfg: Config, module: L.LightningModule, data: SegmentationDataModule, trainer: L.Trainer) -> str:
+    data.setup("fit")
+    millions = sum(p.numel() for p in module.parameters()) / 1e6
+    device = torch.cuda.get_device_name() if trainer.accelerator.__class__.__name__ == "CUDAAccelerator" else "cpu"
+    choice = f" (trainer.precision=auto: {device} computes in it)" if cfg.trainer.precision == "auto" else ""
+    return "\n".join(
+        [
+            f"{len(data.train_split)} pictures to train on, {len(data.val_split)} to score, "
+            f"{len(data.pictures.labels)} classes; {millions:.2f} M parameters",
+            f"{trainer.world_size} x {device} in {trainer.precision}{choice}; {trainer.max_steps} iterations of "
+            f"{data.total_batch} pictures = {trainer.world_size} device(s) x {data.device_batch} x "
+            f"{trainer.accumulate_grad_batches} accumulation step(s)",
+            f"run folder: {trainer.default_root_dir}",
+        ]
+    )
+
+
+def _quiet_libraries() -> None:
+    """What Lightning says that is meant here, or said better elsewhere."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*dataloader is not resumable.*", ".*tensorboardX.*"):
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,18 @@
+"""Learning-rate policies: the factor at an iteration, of `steps` in all."""
+
+from __future__ import annotations
+
+
+def poly(iteration: int, steps: int, power: float = 0.9, warmup: int = 0) -> float:
+    """Paper: v2 equation 4.1, (1 - iteration / steps) ^ power, at every iteration."""
+    return _warm(iteration, warmup) * max(0.0, 1 - iteration / steps) ** power
+
+
+def step(iteration: int, steps: int, every: int = 2000, factor: float = 0.1, warmup: int = 0) -> float:
+    """Paper: v1 section 4.1, multiplied by 0.1 at every 2000 iterations."""
+    return _warm(iteration, warmup) * factor ** (iteration // every)
+
+
+def _warm(iteration: int, warmup: int) -> float:
+    """A straight line from 1/warmup up to 1, reached at iteration warmup - 1."""
+    return min(1.0, (iteration + 1) / warmup) if warmup else 1.0

@@ -1,0 +1,61 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from atrous.model.backbone.vgg import VGG16
+
+
+def test_the_trunk_has_the_papers_parameters_and_channels():
+    with torch.device("meta"):
+        vgg = VGG16()
+    assert sum(parameter.numel() for parameter in vgg.parameters()) == 14_714_688
+    assert (vgg.out_channels, vgg.fc_channels, vgg.stride, vgg.input) == (512, 1024, 8, "caffe")
+
+
+def test_only_conv5_is_dilated_and_only_at_stride_8():
+    for output_stride, expected in [(8, {"conv5_1", "conv5_2", "conv5_3"}), (16, set()), (32, set())]:
+        layers = dict(VGG16(output_stride=output_stride, width=1).layers.named_children())
+        convolutions = {name: layer for name, layer in layers.items() if isinstance(layer, nn.Conv2d)}
+        assert len(convolutions) == 13
+        assert {name for name, layer in convolutions.items() if layer.dilation == (2, 2)} == expected
+
+
+def test_sizes_of_the_plain_geometry_are_the_released_ones():
+    vgg = VGG16(pool=2, width=1)
+    x = torch.zeros(1, 3, 306, 306)
+    assert [tuple(pool.shape[-1:]) for pool in vgg.maps(x)] == [(306,), (154,), (78,), (40,), (39,), (39,)]
+    assert [pool.shape[-1] for pool in vgg.eval().maps(x)] == [306, 154, 78, 40, 41, 41]
+    assert vgg.map_strides() == [1, 2, 4, 8, 8, 8]
+
+
+def test_sizes_of_the_3x3_geometry_are_the_released_ones():
+    assert [pool.shape[-1] for pool in VGG16(width=1).maps(torch.zeros(1, 3, 321, 321))] == [321, 161, 81, 41, 41, 41]
+
+
+def test_the_last_of_the_maps_are_the_features():
+    vgg, x = VGG16(width=2), torch.randn(2, 3, 33, 33)
+    assert torch.equal(vgg.maps(x)[-1], vgg(x))
+    assert [pool.shape[1] for pool in vgg.maps(x)] == [*vgg.map_channels, vgg.out_channels] == [3, 2, 4, 8, 16, 16]
+
+
+def test_before_its_first_pooling_it_is_torchvisions_vgg16():
+    theirs = torchvision.models.vgg16(weights=None).features[:4]
+    ours = VGG16()
+    names = [f"layers.conv1_{index}.{kind}" for index in (1, 2) for kind in ("weight", "bias")]
+    ours.load_state_dict(dict(zip(names, theirs.state_dict().values())), strict=False)
+    x = torch.randn(1, 3, 9, 9)
+    pooled = torch.nn.functional.max_pool2d(theirs(x), 3, 2, 1)
+    torch.testing.assert_close(ours.maps(x)[1], pooled)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pool": 4}, r"`pool` must be 3 .* \(got 4\)"),
+        ({"output_stride": 4}, r"`output_stride` must be 8, 16 or 32 \(got 4\)"),
+    ],
+)
+def test_other_geometries_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        VGG16(**arguments)

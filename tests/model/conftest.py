@@ -1,0 +1,43 @@
+"""Networks as the command line composes them: from the YAML of conf/model."""
+
+from pathlib import Path
+
+import hydra.utils
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+CONF = Path(__file__).parents[2] / "conf" / "model"
+
+
+def instantiate(group: str, name: str, overrides: dict, **late):
+    config = OmegaConf.merge(OmegaConf.load(CONF / group / f"{name}.yaml"), overrides)
+    return hydra.utils.instantiate(config, **late, _convert_="all")
+
+
+def build_network(
+    backbone, head, multiscale=None, num_classes=21, head_args=None, multiscale_args=None, **backbone_args
+):
+    trunk = instantiate("backbone", backbone, backbone_args)
+    late = {"in_channels": trunk.out_channels, "num_classes": num_classes, "fc_channels": trunk.fc_channels}
+    top = instantiate("head", head, head_args or {}, **late)
+    network = hydra.utils.get_class("atrous.model.network.Network")(trunk, top)
+    return instantiate("multiscale", multiscale, multiscale_args or {}, network=network) if multiscale else network
+
+
+@pytest.fixture
+def build():
+    """build(backbone, head, multiscale, …): the network of these YAML files, with random weights."""
+    torch.manual_seed(0)
+    return build_network
+
+
+@pytest.fixture
+def meta(build):
+    """The same without memory: for shapes and counts."""
+
+    def build_meta(*args, **kwargs):
+        with torch.device("meta"):
+            return build(*args, **kwargs)
+
+    return build_meta

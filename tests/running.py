@@ -1,0 +1,120 @@
+"""Runs as tests start them: miniature, in this process or as a user would, in another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+
+from atrous.__main__ import tell
+from atrous.override import CONF, absences
+from atrous.run import train
+
+# Twelve iterations of a network of some thousand weights, validated after every sixth.
+MINIATURE = (
+    "experiment=shapes",
+    "crf=null",
+    "model.backbone.width=8",
+    "data.size=[33,41]",
+    "data.train_pictures=24",
+    "data.val_pictures=10",
+    "augment=null",
+    "trainer.max_steps=12",
+    "trainer.val_check_interval=6",
+    "trainer.precision=32-true",
+    "trainer.accelerator=cpu",
+    "total_batch=4",
+    "val_batch=4",
+    "workers=0",
+    "checkpoint_every=4",
+    "callback.pictures=null",
+    "logger=csv",
+)
+
+
+def configure(*overrides: str) -> Any:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", absences(overrides))
+
+
+def run(folder: Path, *overrides: str) -> dict[str, Any]:
+    """Train the miniature in this process."""
+    asked = {word.split("=")[0] for word in overrides}
+    usual = [word for word in MINIATURE if word.split("=")[0] not in asked]
+    result = train(configure(*usual, f"run_dir='{folder}'", *overrides))
+    assert result is not None
+    return result
+
+
+def refusal(folder: Path, *overrides: str) -> str:
+    """What a user is told of a run that can't be: one message, exit code 2."""
+    with pytest.raises((ValueError, OSError, HydraException)) as caught:
+        run(folder, *overrides)
+    told = tell(caught.value)
+    assert told is not None, caught.value
+    assert told[1] == 2
+    return told[0]
+
+
+def atrous(
+    *words: str, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
+    """`atrous words…` in a process of its own, as a user starts it."""
+    command = [sys.executable, "-m", "atrous", *words]
+    environment = os.environ | (env or {})
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoint" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+# ---- callbacks that make things go wrong ----------------------------------------------------------------------------
+class Interrupted(RuntimeError):
+    pass
+
+
+class Die(L.Callback):
+    """The process is gone at batch `at`: nothing is saved by that."""
+
+    def __init__(self, at: int):
+        self.at = at
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, index: int) -> None:
+        if index == self.at:
+            raise Interrupted
+
+
+class Signal(L.Callback):
+    """The process gets a signal in batch `at`."""
+
+    def __init__(self, at: int, name: str):
+        self.at, self.number = at, signal.Signals[name]
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, index: int) -> None:
+        if index == self.at:
+            os.kill(os.getpid(), self.number)
+
+
+class Poison(L.Callback):
+    """A weight is no number from batch `at` on."""
+
+    def __init__(self, at: int):
+        self.at = at
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, index: int) -> None:
+        if index == self.at:
+            next(iter(module.parameters())).data.fill_(float("nan"))

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+
+from atrous.batch import IGNORE, Sample
+from atrous.datamodule import Drawn, Once, SegmentationDataModule, Stream, collate
+
+
+def test_a_stream_that_starts_later_is_the_tail_of_the_whole():
+    whole = list(Stream(7, seed=3, stop=40))
+    for start in (0, 1, 6, 7, 8, 23, 39):
+        assert list(Stream(7, seed=3, start=start, stop=40)) == whole[start:]
+
+
+def test_each_round_holds_every_picture_once_in_an_order_of_its_own():
+    indices = [index for index, _ in Stream(7, seed=0, stop=28)]
+    rounds = [indices[i : i + 7] for i in range(0, 28, 7)]
+    assert all(sorted(r) == list(range(7)) for r in rounds)
+    assert len({tuple(r) for r in rounds}) > 1
+
+
+def test_no_two_draws_share_an_augmentation():
+    draws = [draw for _, draw in Stream(7, seed=0, stop=5000)]
+    assert len(set(draws)) > 4990
+
+
+def test_another_seed_is_another_stream():
+    assert list(Stream(50, seed=0, stop=50)) != list(Stream(50, seed=1, stop=50))
+
+
+def test_the_ranks_together_see_in_each_iteration_what_one_process_sees():
+    whole = list(Stream(11, seed=5, start=8, stop=40))
+    ranks = [list(Stream(11, seed=5, start=8, stop=40, rank=rank, world=4)) for rank in range(4)]
+    for iteration in range(4):  # 8 pictures, 2 on each of 4 devices
+        seen = [draw for rank in ranks for draw in rank[2 * iteration : 2 * iteration + 2]]
+        assert sorted(seen) == sorted(whole[8 * iteration : 8 * iteration + 8])
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 10])
+def test_each_picture_is_scored_exactly_once(world):
+    assert sorted(i for rank in range(world) for i in Once(10, rank, world)) == list(range(10))
+
+
+def test_fewer_pictures_than_processes_are_refused():
+    with pytest.raises(ValueError, match="use fewer devices"):
+        Once(2, 0, 3)
+
+
+def sample(size=(3, 5), name="a"):
+    draw = np.random.default_rng(0)
+    return Sample(draw.integers(0, 255, (*size, 3)).astype(np.uint8), np.full(size, IGNORE, np.uint8), name)
+
+
+def test_a_batch_is_uint8_and_lies_in_memory_as_channels_last():
+    batch = collate([sample(), sample(name="b")])
+    assert batch.image.shape == (2, 3, 3, 5)
+    assert batch.image.dtype == batch.label.dtype == torch.uint8
+    assert batch.image.is_contiguous(memory_format=torch.channels_last)
+    assert batch.name == ["a", "b"]
+    np.testing.assert_array_equal(batch.image[0].permute(1, 2, 0), sample().image)
+
+
+def test_pictures_of_different_sizes_make_no_batch():
+    with pytest.raises(ValueError, match="val_batch=1"):
+        collate([sample(), sample((4, 5))])
+
+
+class Numbers:
+    """Pictures whose pixels are their index, augmented by adding the draw."""
+
+    labels, train, val = None, "train", "val"
+
+    def split(self, name):
+        return [Sample(np.full((1, 1, 3), i, np.uint8), np.zeros((1, 1), np.uint8), str(i)) for i in range(9)]
+
+
+def add(sample, draw):
+    return sample._replace(image=(sample.image + draw % 200).astype(np.uint8))
+
+
+def batches(workers):
+    data = SegmentationDataModule(Numbers(), add, device_batch=2, total_batch=4, seed=1, workers=workers)
+    samples = data.pictures.split("train")
+    loader = data._loader(Drawn(samples, add), sampler=Stream(9, 1, stop=24), batch_size=2)
+    return [(batch.name, batch.image.flatten().tolist()) for batch in loader]
+
+
+def test_the_number_of_workers_changes_nothing():
+    alone = batches(0)
+    assert len(alone) == 12
+    assert batches(2) == alone

@@ -1,0 +1,24 @@
+import pytest
+
+from atrous.schedule import poly, step
+
+
+@pytest.mark.parametrize("iteration", [0, 1, 5000, 10000, 19999])
+def test_poly_is_the_papers_formula(iteration):
+    assert poly(iteration, 20000) == (1 - iteration / 20000) ** 0.9
+
+
+def test_poly_ends_at_zero():
+    assert poly(20000, 20000) == 0
+
+
+@pytest.mark.parametrize(
+    ("iteration", "factor"), [(0, 1), (1999, 1), (2000, 0.1), (3999, 0.1), (4000, 0.01), (5999, 0.01)]
+)
+def test_step_is_a_tenth_after_every_2000(iteration, factor):
+    assert step(iteration, 6000) == pytest.approx(factor)
+
+
+def test_warmup_rises_in_a_straight_line_and_then_is_gone():
+    assert [step(i, 100, warmup=4) for i in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert poly(4, 100, warmup=4) == poly(4, 100)
