@@ -8,7 +8,7 @@ from atrous.metric import Scores, confusion
 
 
 def devkit(predictions, labels, classes):
-    """The VOC devkit's formula, over all pictures at once: true positives / (true + false positives + false negatives)."""
+    """The VOC devkit's formula over all pictures at once: true positives / (true + false positives + negatives)."""
     ious = []
     for c in range(classes):
         hit = sum(((p == c) & (y == c)).sum() for p, y in zip(predictions, labels))

@@ -54,6 +54,8 @@ def _run(verb: str, words: list[str]) -> int:
     parser = _parser(verb)
     asked = parser.parse_intermixed_args(words)
     asked.overrides = absences(asked.overrides)
+    if asked.help and config_name == "config" and not any(o.startswith("experiment=") for o in asked.overrides):
+        asked.overrides.append("experiment=shapes")  # so that there is something to show
     if not (asked.help or asked.hydra_help or asked.info or asked.shell_completion):
         problem = misunderstood(asked.overrides, config_name)
         if problem:

@@ -48,7 +48,7 @@ class RunFolder:
 
     @rank_zero_only
     def check_resumable(self) -> None:
-        """Refuses a folder that holds the run of another configuration, and one that cannot be written."""
+        """Refuses a folder that holds the run of another configuration."""
         if not self.anew and (self.path / "config.yaml").exists():
             there: Any = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
             old, new = flat(identity(there)), flat(self.identity)
@@ -59,6 +59,9 @@ class RunFolder:
                     f"{self.path} holds a run of another configuration ({told}{', …' if len(keys) > 4 else ''}): "
                     "resume=never trains anew in its place, run_dir=… keeps both"
                 )
+
+    @rank_zero_only
+    def open(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_whole(self.path / ".writable", b"")
@@ -67,9 +70,6 @@ class RunFolder:
             raise ValueError(
                 f"the run folder {self.path} cannot be made ({error.strerror}): run_dir=… takes another"
             ) from None
-
-    @rank_zero_only
-    def open(self) -> None:
         if self.anew:
             for name in ("checkpoint", "pictures", "wandb", "tensorboard"):
                 shutil.rmtree(self.path / name, ignore_errors=True)

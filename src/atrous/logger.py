@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import secrets
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def wandb(
     if not os.environ.get("WANDB_MODE", "unset"):
         del os.environ["WANDB_MODE"]  # an empty value is refused by W&B
     mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline") if mode == "auto" else mode
-    return WandbLogger(
+    logger = WandbLogger(
         save_dir=save_dir,
         project=project,
         name=name,
@@ -105,6 +106,15 @@ def wandb(
         log_model=False,
         mode=mode,
     )
+    logger._wandb_init.pop("anonymous", None)  # W&B warns of it, Lightning always passes it
+    return logger
+
+
+def close(failed: bool = False) -> None:
+    """End the W&B run, if there is one: else the next run of this process would go on in it."""
+    module = sys.modules.get("wandb")
+    if module is not None and module.run is not None:
+        module.finish(exit_code=int(failed))
 
 
 def _logged_in() -> bool:

@@ -168,7 +168,7 @@ def _fits(node: Any, value: Any) -> tuple[bool, str]:
     if isinstance(node, bool):
         return isinstance(value, bool), "true or false"
     if isinstance(node, int):
-        return isinstance(value, int) and not isinstance(value, bool), "a whole number"
+        return isinstance(value, (int, list)) and not isinstance(value, bool), "a whole number"
     if isinstance(node, float):
         return isinstance(value, (int, float)) and not isinstance(value, bool), "a number"
     if isinstance(node, ListConfig):

@@ -22,6 +22,7 @@ from atrous.check import check_devices, check_run
 from atrous.config import Config, Model
 from atrous.datamodule import SegmentationDataModule
 from atrous.folder import RunFolder
+from atrous.logger import close
 from atrous.module import SegmentationModule
 
 log = logging.getLogger("atrous")
@@ -52,8 +53,15 @@ def train(cfg: Config) -> dict[str, Any] | None:
     resume_from = folder.last if folder.last.exists() else None
     if resume_from:
         log.info(f"going on from {resume_from}")
-    trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
-    trainer.test(module, datamodule=data, verbose=False)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(config)
+    done = False
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+        trainer.test(module, datamodule=data, verbose=False)
+        done = True
+    finally:
+        close(failed=not done)
     return folder.result() if trainer.is_global_zero else None
 
 

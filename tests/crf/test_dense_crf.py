@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 
 from atrous.crf import DenseCRF
 
-V1 = {"w1": 5, "sigma_alpha": 50, "sigma_beta": 10, "w2": 3, "sigma_gamma": 3}
+V1: dict[str, Any] = {"w1": 5, "sigma_alpha": 50, "sigma_beta": 10, "w2": 3, "sigma_gamma": 3}
 
 
 def test_no_iteration_gives_the_unaries_back(natural, smooth):

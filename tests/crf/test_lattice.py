@@ -64,7 +64,7 @@ def test_the_numbers_of_the_points_never_collide(d):
     quotient, rank, weight = _simplex(features)
     torch.testing.assert_close(weight.sum(0), torch.ones(400))
     assert (weight > -1e-5).all()
-    names = {}
+    names: dict[int, list[int]] = {}
     for r in range(d + 1):
         coordinates = (quotient.long() - (rank > d - r).long()) * (d + 1) + r
         assert (coordinates.sum(0) == 0).all()

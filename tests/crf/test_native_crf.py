@@ -23,9 +23,9 @@ def test_with_the_exact_filter_it_is_the_brute_force_mean_field(natural, smooth,
 
 @BOTH
 def test_it_is_the_definition_within_the_error_of_the_lattice(natural, smooth, normalization):
-    # The lattice blurs by (½, 1, ½) where the Gaussian has a tail, and only between points that exist: its filter is off
-    # by some percent, and Q by 0.005 on average. Where two labels are about as likely as each other, mean field takes
-    # one of them whole, so that one value in a hundred differs by more than 0.1.
+    # The lattice blurs by (½, 1, ½) where the Gaussian has a tail, and only between points that exist: its filter is
+    # off by some percent, and Q by 0.005 on average. Where two labels are about as likely as each other, mean field
+    # takes one of them whole, so that one value in a hundred differs by more than 0.1.
     image, probs = natural(2, 32, 40), smooth(2, 4, 32, 40).double()
     crf = DenseCRF(4, 20, 15, 3, 2, normalization=normalization)
     defined = exact.refine(crf, image, -probs.log())

@@ -14,7 +14,8 @@ d quotients q_j = (x_j - r) / (d + 1), which pack into one small integer; equal 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -40,14 +41,23 @@ class Lattice(NamedTuple):
         """(N, K) -> (N, K), differentiable in the values."""
         return _Filter.apply(values, self, False)
 
-    def run(self, values: Tensor, axes: Sequence[int]) -> Tensor:
-        """(N, K) -> (N, K): splat, blur along the axes in their order, slice."""
+    def spread(self, values: Tensor, backwards: bool = False) -> Tensor:
+        """(N, K) -> (M+1, K): splat, and blur along the axes in order, or in the opposite one."""
         points = embedding_bag(
             self.splat_pixel, values, self.splat_start, mode="sum", per_sample_weights=self.splat_weight
         )
-        for axis in axes:
-            points = embedding_bag(self.blur_point[axis], points, mode="sum", per_sample_weights=self.blur_weight)
+        for blur_point in self.blur_point.flip(0) if backwards else self.blur_point:
+            points = embedding_bag(blur_point, points, mode="sum", per_sample_weights=self.blur_weight)
+        return points
+
+    def slice(self, points: Tensor) -> Tensor:
+        """(M+1, K) -> (N, K)"""
         return embedding_bag(self.slice_point, points, mode="sum", per_sample_weights=self.slice_weight)
+
+    def slices(self, rows: int) -> list[Callable[[Tensor], Tensor]]:
+        """`slice` for the first `rows` pixels, for the next …"""
+        tables = zip(self.slice_point.split(rows), self.slice_weight.split(rows))
+        return [partial(embedding_bag, point, mode="sum", per_sample_weights=weight) for point, weight in tables]
 
 
 class _Filter(torch.autograd.Function):
@@ -56,10 +66,9 @@ class _Filter(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values: Tensor, lattice: Lattice, transposed: bool) -> Tensor:
         ctx.lattice, ctx.transposed = lattice, transposed
-        axes = range(len(lattice.blur_point))
         if not transposed:
-            return lattice.run(values.contiguous(), axes)
-        return lattice.run(values * lattice.ratio, axes[::-1]) / lattice.ratio
+            return lattice.slice(lattice.spread(values.contiguous()))
+        return lattice.slice(lattice.spread(values * lattice.ratio, backwards=True)) / lattice.ratio
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:

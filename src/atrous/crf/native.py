@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .dense import DenseCRF
 
 Weight = float | Tensor
+ROWS = 8192  # with some twenty labels, half a megabyte: of a core's cache
 
 
 def mean_field(
@@ -41,6 +42,32 @@ def mean_field(
             else:
                 log_Q = log_Q - (kernel(Q) * weight) @ compatibility.t()
         Q = torch.softmax(log_Q, 1)
+    return Q
+
+
+def mean_field_in_place(
+    unary: Tensor,
+    kernels: Sequence[tuple[Weight, Lattice]],
+    compatibility: Tensor | None,
+    iterations: int,
+    rows: int,
+) -> Tensor:
+    """`mean_field` on lattices without derivatives: one Q, and everything else of a pixel `rows` pixels at a time,
+    while they are in the cache."""
+    Q = torch.softmax(-unary, 1)
+    weights = [_tensor(weight, unary) for weight, _ in kernels]
+    blocks = list(zip(unary.split(rows), Q.split(rows), zip(*(lattice.slices(rows) for _, lattice in kernels))))
+    for _ in range(iterations):
+        points = [lattice.spread(Q) for _, lattice in kernels]
+        for U, q, slices in blocks:
+            log_q = -U
+            for weight, slice_, point in zip(weights, slices, points):
+                message = slice_(point)
+                if compatibility is None:
+                    log_q.addcmul_(message, weight)
+                else:
+                    log_q -= (message * weight) @ compatibility.t()
+            torch.softmax(log_q, 1, out=q)
     return Q
 
 
@@ -91,7 +118,13 @@ def refine(crf: DenseCRF, image: Tensor, unary: Tensor) -> Tensor:
     B, K, H, W = unary.shape
     bilateral = bilateral_lattice(image, crf.sigma_alpha, crf.sigma_beta, crf.normalization, unary.dtype)
     spatial = spatial_lattice((B, H, W), crf.sigma_gamma, crf.normalization, unary.dtype, unary.device)
-    kernels = [(crf.w1, bilateral.filter), (crf.w2, spatial.filter)]
     pixels = unary.permute(0, 2, 3, 1).reshape(-1, K)
-    Q = mean_field(pixels, kernels, crf.compatibility, crf.iterations)
+    learns = (unary, crf.w1, crf.w2, crf.compatibility)
+    if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in learns):
+        kernels = [(crf.w1, bilateral.filter), (crf.w2, spatial.filter)]
+        Q = mean_field(pixels, kernels, crf.compatibility, crf.iterations)
+    else:
+        lattices = [(crf.w1, bilateral), (crf.w2, spatial)]
+        rows = len(pixels) if pixels.is_cuda else ROWS
+        Q = mean_field_in_place(pixels, lattices, crf.compatibility, crf.iterations, rows)
     return Q.view(B, H, W, K).permute(0, 3, 1, 2).contiguous()

@@ -96,9 +96,9 @@ def test_the_torchvision_form_gives_torchvisions_features_where_strides_agree(th
         stage.register_forward_hook(lambda stage, args, output: features.append(output))
     with torch.no_grad():
         ours(theirs[1])
-    for stage, (feature, expected) in enumerate(zip(features, theirs[2])):
-        assert (feature.shape == expected.shape) == (stage < agreeing)
-        if stage < agreeing:
+    for index, (feature, expected) in enumerate(zip(features, theirs[2])):
+        assert (feature.shape == expected.shape) == (index < agreeing)
+        if index < agreeing:
             torch.testing.assert_close(feature, expected, rtol=1e-3, atol=1e-4)
 
 

@@ -1,0 +1,61 @@
+"""Several processes on one CPU, over gloo."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+from running import MINIATURE, atrous, run, weights
+
+from atrous.override import CONF
+
+
+def test_ten_pictures_on_three_processes_and_on_one_give_the_same_matrix(tmp_path):
+    over = ["val_batch=1", "total_batch=6"]
+    alone = run(tmp_path, *over)
+    (tmp_path / "result.json").unlink()
+    usual = [word for word in MINIATURE if not word.startswith(("val_batch", "total_batch"))]
+    # The run has come to its end: it only scores, on three processes.
+    done = atrous("train", *usual, *over, "trainer=ddp", "trainer.devices=3", f"run_dir='{tmp_path}'")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["devices"] == 3
+    assert result["confusion"] == alone["confusion"]
+    assert np.sum(result["confusion"]) > 0
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    """Frozen batch-norm, so that a picture's gradient does not depend on its companions."""
+    words = ["model.backbone.norm=frozen", "val_batch=1", "trainer.max_steps=4", "optim.lr=0.001"]
+    run(tmp_path / "one", *words, "device_batch=2")
+    usual = [word for word in MINIATURE if not word.startswith(("val_batch", "trainer.max_steps"))]
+    done = atrous("train", *usual, *words, "trainer=ddp", "trainer.devices=2", f"run_dir='{tmp_path / 'two'}'")
+    assert done.returncode == 0, done.stderr
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for key in one:
+        np.testing.assert_allclose(two[key].numpy(), one[key].numpy(), rtol=1e-4, atol=1e-6, err_msg=key)
+
+
+def test_processes_with_different_configurations_refuse_to_train(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    words = ["train", *MINIATURE, "trainer=ddp", "trainer.devices=2", f"run_dir='{tmp_path}'"]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "atrous", *words, f"optim.lr=0.{rank + 1}"],
+            env=shared
+            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"},
+            cwd=CONF.parent,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    told = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2], told
+    assert all("optim.lr: 0.1 | 0.2" in text for text in told)
+    assert not (tmp_path / "checkpoint").exists()

@@ -1,0 +1,95 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from running import MINIATURE, atrous, equal, weights
+
+from atrous.__main__ import main, tell
+
+
+def test_help_lists_the_verbs_without_importing_torch(capsys):
+    assert main(["--help"]) == 0
+    assert "train" in capsys.readouterr().out
+    code = "import sys; from atrous.__main__ import main; main(['--help']); assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("words", [["--help"], ["experiment=shapes", "--help"], ["experiment=shapes", "--cfg", "job"]])
+def test_help_and_the_configuration_of_a_verb_need_no_torch(words):
+    code = f"import sys; from atrous.__main__ import main; main(['train', *{words}])"
+    guarded = f"import sys; sys.modules['torch'] = None\n{code}"  # an import of torch fails
+    told = subprocess.run([sys.executable, "-c", guarded], capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert "model" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["trian"], "did you mean train"),
+        (["train", "experiment=shapes", "model/head=aspl"], "did you mean model/head=aspp_l"),
+        (["train", "experiment=shapes", "data=voc", "data.root=/nowhere", "logger=csv"], "data.root="),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(words, told, tmp_path):
+    done = atrous(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) <= 5
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "runs").exists()  # nothing is left behind
+
+
+def test_an_error_that_is_not_ours_is_a_bug_and_keeps_its_traceback():
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        int("x")
+    assert tell(caught.value) is None
+
+
+def test_an_error_of_ours_from_a_loader_process_is_told_as_ours():
+    from torch.utils.data import DataLoader
+
+    with pytest.raises(ValueError, match="worker process 0") as caught:
+        list(DataLoader(Broken(), num_workers=1))  # type: ignore[arg-type]
+    assert tell(caught.value) == ("`split` must be one of train, val (got 'none')", 2)
+
+
+class Broken:
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        from atrous.data.shapes import Shapes
+
+        return Shapes().split("none")
+
+
+def test_train_as_a_user_types_it(tmp_path):
+    """One command, in an empty folder: a run folder, scores, W&B offline, no question asked; again: complete."""
+    words = [word for word in MINIATURE if not word.startswith(("logger", "callback", "workers", "crf"))]
+    env = {"WANDB_MODE": "", "HOME": str(tmp_path), "NETRC": str(tmp_path / "none"), "OMP_NUM_THREADS": "1"}
+    done = atrous("train", *words, "crf=v2", "workers=1", cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "runs").rglob("result.json")
+    result = json.loads(path.read_text())
+    assert path.parent.name == "seed0"
+    assert path.parents[2].name == "shapes"
+    assert f"{100 * result['scores']['mean_iou']:.2f}" in done.stdout
+    assert "with the CRF" in done.stdout
+    assert "W&B ran offline" in done.stdout
+    assert list(path.parent.glob("wandb/offline-run-*/*.wandb"))
+    again = atrous("train", *words, "crf=v2", "workers=1", cwd=tmp_path, env=env)
+    assert again.returncode == 0
+    assert "this run is complete" in again.stdout
+    assert "iteration" not in again.stdout.split("checkpoint/")[0]
+
+
+def test_kill_9_and_the_same_command_again_end_as_the_unbroken_run(tmp_path):
+    words = ["train", *MINIATURE, "workers=1"]
+    for name, more in (("whole", []), ("killed", ["+callback.kill={_target_:running.Signal,at:7,name:SIGKILL}"])):
+        done = atrous(*words, f"run_dir='{tmp_path / name}'", *more, env={"PYTHONPATH": "tests"})
+        assert done.returncode == (0 if name == "whole" else -9), done.stderr
+    assert not (tmp_path / "killed" / "result.json").exists()
+    assert atrous(*words, f"run_dir='{tmp_path / 'killed'}'").returncode == 0
+    assert equal(weights(tmp_path / "killed"), weights(tmp_path / "whole"))

@@ -1,0 +1,70 @@
+import pytest
+
+from atrous.override import absences, misunderstood, name_of
+
+SHAPES = "experiment=shapes"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["experiment=shape"], "did you mean experiment=shapes"),
+        (["shapes"], "did you mean experiment=shapes"),
+        ([], "which experiment?"),
+        ([SHAPES, "model/head=aspl"], "did you mean model/head=aspp_l"),
+        ([SHAPES, "model.head=aspp_l"], "chosen with a slash: model/head=aspp_l"),
+        ([SHAPES, "model/hed=aspp_l"], "did you mean model/head"),
+        ([SHAPES, "optm.lr=1"], "did you mean optim.lr"),
+        ([SHAPES, "lr=1"], "did you mean optim.lr"),
+        ([SHAPES, "trainer.max_step=3"], "did you mean trainer.max_steps"),
+        ([SHAPES, "data=vok"], "did you mean data=voc"),
+        ([SHAPES, "optim.lr=fast"], "`optim.lr` is a number"),
+        ([SHAPES, "seed=one"], "`seed` is a whole number (0 unless set); got 'one'"),
+        ([SHAPES, "total_batch=2.5"], "`total_batch` is a whole number"),
+        ([SHAPES, "trainer.deterministic=7"], "`trainer.deterministic` is true or false"),
+        ([SHAPES, "resume=often"], "`resume` is auto or never"),
+        ([SHAPES, "model/head=aspp_l", "model.head.rates=6"], "`model.head.rates` is a list"),
+        ([SHAPES, "+colour=red"], "there is no `colour`"),
+        ([SHAPES, "~optim.lrr"], "there is no `optim.lrr`"),
+        ([SHAPES, "optim.lr=[1"], "can't be read as key=value"),
+    ],
+)
+def test_a_misunderstanding_is_told_with_the_nearest_names_in_five_lines(overrides, told):
+    message = misunderstood(overrides)
+    assert message is not None
+    assert told in message
+    assert len(message.splitlines()) <= 5
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [SHAPES],
+        [SHAPES, "model/head=aspp_s", "model.head.rates=[2,4]", "seed=3", "trainer.devices=auto", "trainer.devices=2"],
+        [SHAPES, "optim.lr=1", "weights=null", "device_batch=4"][:2] + ["device_batch=4"],
+        [SHAPES, "~crf", "crf.validate=true"][:2],
+        [SHAPES, "crf=v2", "crf.validate=true"],
+        [SHAPES, "model/head=plain,aspp_l", "seed=0,1"],
+        [SHAPES, "logger=csv", "+callback.mine={_target_:x.Y}"],
+        [SHAPES, "logger=[wandb,tensorboard]"],
+    ],
+)
+def test_what_is_meant_well_is_let_through(overrides):
+    assert misunderstood(overrides) is None
+
+
+def test_null_for_a_group_is_hydras_way_to_leave_it_out():
+    assert absences(["crf=null", "seed=null", "model/multiscale=null"]) == ["~crf", "seed=null", "~model/multiscale"]
+
+
+def test_the_same_command_has_the_same_name_whatever_its_order():
+    one = name_of("voc", ["experiment=voc", "model/head=aspp_l", "optim.lr=0.1", "seed=4", "workers=2"])
+    other = name_of("voc", ["optim.lr=0.1", "logger.wandb.project=x", "experiment=voc", "model/head=aspp_l"])
+    assert one == other == "voc/model.head=aspp_l,optim.lr=0.1"
+    assert name_of("voc", ["experiment=voc"]) == "voc/default"
+
+
+def test_a_long_command_has_a_short_name_of_its_own():
+    names = {name_of("voc", [f"data.root={'x' * 300}{i}"]) for i in range(3)}
+    assert len(names) == 3
+    assert all(len(name.split("/")[1].encode()) < 200 for name in names)
