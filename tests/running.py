@@ -50,7 +50,11 @@ def run(folder: Path, *overrides: str) -> dict[str, Any]:
     """Train the miniature in this process."""
     asked = {word.split("=")[0] for word in overrides}
     usual = [word for word in MINIATURE if word.split("=")[0] not in asked]
-    result = train(configure(*usual, f"run_dir='{folder}'", *overrides))
+    return run_plain(*usual, f"run_dir='{folder}'", *overrides)
+
+
+def run_plain(*overrides: str) -> dict[str, Any]:
+    result = train(configure(*overrides))
     assert result is not None
     return result
 

@@ -5,8 +5,12 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from running import MINIATURE, atrous, run, weights
 
 from atrous.override import CONF
@@ -59,3 +63,27 @@ def test_processes_with_different_configurations_refuse_to_train(tmp_path):
     assert [process.returncode for process in started] == [2, 2], told
     assert all("optim.lr: 0.1 | 0.2" in text for text in told)
     assert not (tmp_path / "checkpoint").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_first_process_saves_and_leaves_none_behind(tmp_path):
+    usual = [word for word in MINIATURE if not word.startswith(("trainer.max_steps", "checkpoint_every"))]
+    long = ["trainer.max_steps=100000", "trainer.val_check_interval=100000", "checkpoint_every=50"]
+    words = [*usual, *long, "trainer=ddp", "trainer.devices=2", f"run_dir='{tmp_path}'"]
+    process = subprocess.Popen([sys.executable, "-m", "atrous", "train", *words])
+    last = tmp_path / "checkpoint" / "last.ckpt"
+    while not last.exists():
+        assert process.poll() is None
+        time.sleep(0.2)
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    assert torch.load(last, weights_only=True)["global_step"] % 10 == 0
+    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in _content(p)]
+    assert not left
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has just ended
+        return b""

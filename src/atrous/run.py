@@ -175,5 +175,5 @@ def _quiet_libraries() -> None:
     """What Lightning says that is meant here, or said better elsewhere."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*dataloader is not resumable.*", ".*tensorboardX.*"):
+    for message in (".*does not have many workers.*", ".*dataloader is not resumable.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", message)

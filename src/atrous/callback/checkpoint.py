@@ -55,14 +55,14 @@ class Checkpoint(L.Callback):
         step = trainer.global_step
         if self._asked_to_stop(trainer, step):
             self._save(trainer)
-            self._stop(step)
+            self._stop(trainer)
         validates = (index + 1) % (trainer.val_check_batch or 2**62) == 0
         if step % self.every == 0 and not validates:
             self._save(trainer)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         if self._signal and trainer.world_size == 1 and not trainer.sanity_checking:
-            self._stop(trainer.global_step)  # what was saved last is the state to go on from
+            self._stop(trainer)  # what was saved last is the state to go on from
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
@@ -94,13 +94,15 @@ class Checkpoint(L.Callback):
         self.best_miou, self.best_step = state["best_miou"], state["best_step"]
 
     # ---- signals ------------------------------------------------------------------------------------------------
-    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        # Not earlier: Lightning puts its own handler in between, which ends the other processes before they can save.
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
 
-    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        self._previous = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._signal == signal.SIGINT == number:
@@ -114,9 +116,10 @@ class Checkpoint(L.Callback):
             return False  # the processes agree, and asking each other costs a little
         return trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False)
 
-    def _stop(self, step: int) -> None:
+    def _stop(self, trainer: L.Trainer) -> None:
         number = self._signal or signal.SIGTERM
-        print(f"\nstopped by {signal.Signals(number).name} and saved: {self.last}; the same command goes on from there")
+        if trainer.is_global_zero:
+            print(f"\nstopped by {signal.Signals(number).name}; the same command goes on from {self.last}", flush=True)
         raise SystemExit(130 if number == signal.SIGINT else 143)
 
 

@@ -88,39 +88,50 @@ def build(
     """
     d, N = features.shape
     place, lowest, size = _numbering(upper)
-    if size * pictures >= 2**62:
+    total = size * pictures
+    if total >= 2**59:
         raise ValueError(
-            f"the lattice's points need {(size * pictures).bit_length()} bits and 62 fit: "
+            f"the lattice's points need {total.bit_length()} bits and 59 fit: "
             "widen `sigma_alpha`, `sigma_beta` or `sigma_gamma`, or take smaller pictures"
         )
     quotient, rank, weight = _simplex(features)
-    picture = torch.arange(pictures, device=features.device).repeat_interleave(N // pictures)
-    names = _number(quotient, rank, place) + (picture * size - lowest)
-    names, weights = names.view(-1), weight.to(dtype).view(-1)
-    if N // pictures % 4:
-        # pydensecrf works on four pixels at a time and fills up the last four with features of 0. They weigh nothing,
-        # but the points about 0 then exist and pass on what their neighbours have. The same here, for the same answer.
-        zero = _number(*_simplex(features.new_zeros(d, 1))[:2], place) - lowest
-        names = torch.cat([names, (zero + torch.arange(pictures, device=zero.device) * size).view(-1)])
-        weights = torch.cat([weights, weights.new_zeros(len(names) - len(weights))])
-    names, pixel = names.sort()
-    first = torch.ones_like(names, dtype=torch.bool)
-    torch.ne(names[1:], names[:-1], out=first[1:])
-    start = first.nonzero().squeeze(1)  # the one wait for the device: how many points
-    point = first.cumsum(0, dtype=torch.int32) - 1
-    point = torch.empty_like(point).scatter_(0, pixel, point)[: (d + 1) * N].view(d + 1, N)
+    picture = torch.arange(pictures, device=features.device) * size - lowest
+    number = _number(quotient, rank, place) + picture.repeat_interleave(N // pictures)
+    weight = weight.to(dtype)
+    number, weights = _add_zero(number, weight, place, picture) if N // pictures % 4 else (number, weight)
+
+    # Corners of one remainder at a time: shorter integers sort faster.
+    number = number.int() if total < 2**31 else number
+    number, pixel = map(torch.stack, zip(*(n.sort() for n in number)))
+    first = torch.ones_like(number, dtype=torch.bool)
+    torch.ne(number[:, 1:], number[:, :-1], out=first[:, 1:])
+    start = first.view(-1).nonzero().squeeze(1)  # a wait for the device: how many points
+    point = first.view(-1).cumsum(0, dtype=torch.int32).view_as(number) - 1
+    point = torch.empty_like(point).scatter_(1, pixel, point)[:, :N]
+    remainder = start // number.shape[1]
+    name = number.view(-1).index_select(0, start) + remainder * total
 
     lattice = Lattice(
-        splat_pixel=(pixel % N).int(),
-        splat_weight=weights[pixel],
-        splat_start=torch.cat([start, start.new_tensor([len(names)])]).int(),
-        blur_point=_neighbours(names[start], place),
-        blur_weight=weights.new_tensor([1, 0.5, 0.5]).repeat(len(start) + 1, 1),
+        splat_pixel=pixel.view(-1).int(),
+        splat_weight=weights.gather(1, pixel).view(-1),
+        splat_start=torch.cat([start, start.new_tensor([number.numel()])]).int(),
+        blur_point=_neighbours(name, remainder, place, total),
+        blur_weight=weight.new_tensor([1, 0.5, 0.5]).repeat(len(start) + 1, 1),
         slice_point=point.t().contiguous(),
-        slice_weight=weight.t().to(dtype, memory_format=torch.contiguous_format) / (1 + 2.0**-d),
-        ratio=weights.new_ones(N, 1),
+        slice_weight=weight.t().contiguous() / (1 + 2.0**-d),
+        ratio=weight.new_ones(N, 1),
     )
     return _normalize(lattice, normalization)
+
+
+def _add_zero(number: Tensor, weight: Tensor, place: Sequence[int], picture: Tensor) -> tuple[Tensor, Tensor]:
+    """The corners (d+1, N) and their weights, and for each picture those of a pixel whose features are 0.
+
+    pydensecrf works on four pixels at a time and fills up the last four with such pixels. They weigh nothing, but the
+    points about them exist and pass on what their neighbours have. The same here, for the same answer.
+    """
+    zero = _number(*_simplex(picture.new_zeros(len(place) - 1, 1).float())[:2], place)
+    return torch.cat([number, zero + picture], 1), torch.cat([weight, weight.new_zeros(len(place), len(picture))], 1)
 
 
 def _normalize(lattice: Lattice, normalization: Normalization) -> Lattice:
@@ -128,7 +139,7 @@ def _normalize(lattice: Lattice, normalization: Normalization) -> Lattice:
     n = lattice.filter(torch.ones_like(lattice.ratio))
     outer = n.rsqrt() if normalization == "symmetric" else n.reciprocal()
     if normalization == "symmetric":
-        splat = lattice.splat_weight * outer.view(-1)[lattice.splat_pixel]
+        splat = lattice.splat_weight * outer.view(-1).index_select(0, lattice.splat_pixel)
         return lattice._replace(splat_weight=splat, slice_weight=lattice.slice_weight * outer)
     return lattice._replace(slice_weight=lattice.slice_weight * outer, ratio=outer)
 
@@ -168,39 +179,39 @@ def _simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _numbering(upper: Sequence[float]) -> tuple[list[int], int, int]:
-    """What each of the d + 1 quotients adds to a point's number, what to take off it, and how many numbers there are.
+    """What each of the d + 1 quotients adds to a point's number, the lowest number, and how many there are.
 
-    The remainder is the last digit. Before it stands a digit for each feature f_i, q · e_i, where e_i = (1, … 1, -i-1,
-    0, … 0) are the axes in the plane: so points near in the picture, which come first, are near in memory. (For the
-    last feature, q_d does.) Sums of digits become sums of numbers as no digit leaves its range.
+    A number has a digit for each feature f_i: q · e_i, where e_i = (1, … 1, -i-1, 0, … 0) are the axes in the plane
+    (for the last feature, q_d). The first two count most: points near in the picture are near in memory. As no digit
+    leaves its range, a step on the lattice adds the same to all numbers.
     """
     d = len(upper)
-    place, lowest, size = [0] * (d + 1), 0, d + 1
-    for i in [*range(d - 1, 1, -1), 0, 1][:d]:  # y, x, then the others, from the last digit to the first
-        scaled = upper[i] * _scale(i, d)
+    place, lowest, size = [0] * (d + 1), 0, 1
+    for i in [*range(d - 1, 1, -1), 0, 1][:d]:
+        scaled = upper[i] * _scale(i, d) / (d + 1)
         if i < d - 1:
             e = [1] * (i + 1) + [-i - 1] + [0] * (d - i - 1)
-            low, high = 0, (i + 1) * (i + 2) * scaled / (d + 1)
+            low, high = 0.0, (i + 1) * (i + 2) * scaled
         else:
             e = [0] * d + [1]
-            low, high = -d * scaled / (d + 1), 0
-        margin = 3 * (i + 1) + 1 if i < d - 1 else 4  # from a pixel to its corners, and on to their neighbours
-        low, high = math.floor(low) - margin, math.ceil(high) + margin
+            low, high = -d * scaled, 0.0
+        margin = i + 2  # a corner is so far from its pixel; and once more, a neighbour from it
+        digits = range(math.floor(low) - margin, math.ceil(high) + 2 * margin)
         place = [p + size * x for p, x in zip(place, e)]
-        lowest += size * low
-        size *= high - low + 1
+        lowest += size * digits[0]
+        size *= len(digits)
     return place, lowest, size
 
 
 def _number(quotient: Tensor, rank: Tensor, place: Sequence[int]) -> Tensor:
-    """(d+1, N): the numbers of each pixel's corners, up to a constant. Corner r is corner r - 1 with remainder r, and
-    with one quotient less: that of the coordinate next in rank."""
+    """(d+1, N): the numbers of each pixel's corners. Corner r is corner r - 1 with one quotient less, that of the
+    coordinate next in rank, from the last."""
     first = torch.zeros_like(rank[0])
     for j in range(len(place)):
         first += quotient[j].long() * place[j]
     by_rank = torch.tensor(place, device=rank.device)[:, None].expand_as(rank)
     by_rank = torch.empty_like(rank).scatter_(0, rank, by_rank)
-    return torch.cat([first[None], 1 - by_rank[1:].flip(0)]).cumsum(0)
+    return torch.cat([first[None], -by_rank[1:].flip(0)]).cumsum(0)
 
 
 def _scale(i: int, d: int) -> float:
@@ -209,22 +220,50 @@ def _scale(i: int, d: int) -> float:
     return deviation / math.sqrt((i + 1) * (i + 2))
 
 
-def _neighbours(name: Tensor, place: Sequence[int]) -> Tensor:
-    """(M,) sorted -> (d+1, M+1, 3) int32: each point and its two neighbours along each axis, M where there is none.
+def _neighbours(name: Tensor, remainder: Tensor, place: Sequence[int], total: int) -> Tensor:
+    """(d+1, M+1, 3) int32: each point and its two neighbours along each axis, M where there is none.
 
-    One step along axis j lowers every coordinate by 1, and raises the j-th by d + 1: the remainder r falls by 1 (from
-    0 to d, and all quotients by 1), and the j-th quotient rises by 1.
+    `name` (M,), sorted, is a point's number and, as the first digit, its remainder. One step along axis j lowers every
+    coordinate by 1, and raises the j-th by d + 1: the remainder falls by 1 (from 0 to d, and all quotients by 1), and
+    the j-th quotient rises by 1.
     """
     d, M = len(place) - 1, len(name)
-    step = torch.where(name % (d + 1) == 0, d - sum(place), -1)
-    here = torch.arange(M + 1, device=name.device)
+    step = torch.where(remainder > 0, -total, d * total - sum(place))
+    find = _index(name)
+    here = torch.arange(M + 1, device=name.device, dtype=torch.int32)
     blur = torch.full((d + 1, M + 1, 3), M, device=name.device, dtype=torch.int32)
     blur[:, :, 0] = here
     for j in range(d + 1):
-        wanted = name + (step + place[j])
-        found = torch.searchsorted(name, wanted).clamp_(max=M - 1)
-        ahead = torch.where(name[found] == wanted, found, M)
+        ahead = find(name + (step + place[j]))
         blur[j, :-1, 1] = ahead
-        blur[j, :, 2].scatter_(0, ahead, here[:-1].int())
+        blur[j, :, 2].scatter_(0, ahead.long(), here[:-1])
         blur[j, -1, 2] = M
     return blur
+
+
+def _index(name: Tensor) -> Callable[[Tensor], Tensor]:
+    """Sorted names (M,) -> what finds the place (int32) of a name in them, M where it is not.
+
+    A hash table with one name a slot answers nearly always; where another name has the slot, a binary search does.
+    """
+    M = len(name)
+    bits = (8 * M).bit_length()
+
+    def slot(names: Tensor) -> Tensor:
+        return (names * -0x61C8864680B583EB >> 64 - bits) & ((1 << bits) - 1)  # Fibonacci hashing: 2⁶⁴ / golden ratio
+
+    table = torch.full((1 << bits,), M, device=name.device, dtype=torch.int32)
+    table.scatter_(0, slot(name), torch.arange(M, device=name.device, dtype=torch.int32))
+    name_at = torch.cat([name, name.new_tensor([-1])])  # no name is negative
+
+    def find(wanted: Tensor) -> Tensor:
+        found = table.index_select(0, slot(wanted))
+        other = name_at.index_select(0, found) != wanted
+        unsure = (other & (found < M)).nonzero().squeeze(1)
+        found = torch.where(other, M, found)
+        wanted = wanted.index_select(0, unsure)
+        searched = torch.searchsorted(name, wanted, out_int32=True)
+        searched = torch.where(name_at.index_select(0, searched) != wanted, M, searched)
+        return found.index_copy_(0, unsure, searched)
+
+    return find

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from atrous.model.atrous import Field
 from atrous.model.backbone.vgg import VGG16
 from atrous.model.head import initialise
-from atrous.model.network import Convention, Network, pad, sample
+from atrous.model.network import Convention, Network, crop, pad, sample
 
 
 class Wrapper(nn.Module):
@@ -173,15 +173,16 @@ class MultiScaleInputs(Wrapper):
         """The logits at each scale, 321 -> 41, 31, 21."""
         # Paper: crops are 32k + 1, so that a half and three quarters of them are 8k + 1 again and all corners coincide.
         x = pad(self.normalise(image), 4 * self.stride)
-        sizes = [[round(scale * (n - 1)) + 1 for n in x.shape[-2:]] for scale in self.scales]
-        return [self.network.logits(resize(x, size)).float() for size in sizes]
+        pictures = [x] + [resize(x, scaled(x.shape[-2:], scale)) for scale in self.scales[1:]]
+        return [self.network.logits(picture).float() for picture in pictures]
 
     def fused(self, pyramid: list[Tensor], grid: Sequence[int]) -> Tensor:
         """The elementwise maximum over the scales, on the grid of the logits or of the padded picture."""
-        size: Sequence[int] = pyramid[0].shape[-2:]
+        first, *others = pyramid
         if self.fuse == "picture":
-            size, grid = finer(size, self.stride), finer(grid, self.stride)
-        return crop(reduce(torch.maximum, (resize(logits, size) for logits in pyramid)), grid)
+            grid = finer(grid, self.stride)
+            first = resize(first, finer(first.shape[-2:], self.stride))
+        return crop(reduce(torch.maximum, [first] + [resize(logits, first.shape[-2:]) for logits in others]), grid)
 
     def subsample(self, label: Tensor, logits: Tensor) -> Tensor:
         size, grid = logits.shape[-2:], self.grid(label.shape[-2:])
@@ -191,7 +192,7 @@ class MultiScaleInputs(Wrapper):
         return sample(label, size, step * self.stride)
 
     def zoom(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        if logits.shape[-2:] == finer(self.grid(size), self.stride):
+        if self.fuse == "picture" and logits.shape[-2:] == finer(self.grid(size), self.stride):
             return crop(logits.float(), size)
         return super().zoom(logits, size)
 
@@ -210,9 +211,10 @@ def finer(size: Sequence[int], step: int) -> tuple[int, ...]:
     return tuple(step * (n - 1) + 1 for n in size)
 
 
+def scaled(size: Sequence[int], scale: float) -> tuple[int, ...]:
+    """Both corners kept, a size of 4k + 1 times a multiple of 1/4: 321 -> 241 for 0.75."""
+    return tuple((n - 1) * round(4 * scale) // 4 + 1 for n in size)
+
+
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    return x if x.shape[-2:] == tuple(size) else F.interpolate(x, tuple(size), mode="bilinear", align_corners=True)
-
-
-def crop(x: Tensor, size: Sequence[int]) -> Tensor:
-    return x[..., : size[0], : size[1]]
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=True)

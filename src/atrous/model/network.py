@@ -100,7 +100,7 @@ class Network(nn.Module):
         first = self.backbone.origin
         if first > 0:
             scores = F.pad(scores, (first, 0, first, 0), mode="replicate")
-        return scores[..., max(-first, 0) :, max(-first, 0) :][..., : size[0], : size[1]]
+        return crop(scores, size, first=max(-first, 0))
 
     def classifiers(self) -> list[nn.Conv2d]:
         """The layers that are new for every set of classes: they learn 10 times faster, their biases 20 times."""
@@ -119,6 +119,15 @@ def pad(x: Tensor, step: int, remainder: int = 1) -> Tensor:
     """(B, 3, H, W) with zeros, the mean colour, at the bottom and right, up to step·k + remainder."""
     height, width = ((n - remainder + step - 1) // step * step + remainder for n in x.shape[-2:])
     return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
+
+
+def crop(x: Tensor, size: Sequence[int], first: int = 0) -> Tensor:
+    """(B, C, h, w) -> (B, C, *size), from the row and column `first` on."""
+    if torch.compiler.is_exporting():
+        # A slice ties the exported graph to whether there was anything to cut; a negative pad does not.
+        height, width = x.shape[2:]
+        return F.pad(x, (-first, size[1] + first - width, -first, size[0] + first - height))
+    return x[..., first : first + size[0], first : first + size[1]]
 
 
 def sample(label: Tensor, size: Sequence[int], step: int, first: int = 0) -> Tensor:

@@ -1,0 +1,36 @@
+"""Every experiment that is shipped takes two steps, from end to end, on miniature data in its dataset's real layout."""
+
+import pytest
+from miniature import write_voc
+from running import configure, run_plain
+
+from atrous.override import CONF
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+def miniature_of(target, root):
+    if target.endswith("Shapes"):
+        return ["data.size=65", "data.val_pictures=4"]
+    classes = 11 if target.endswith("CamVid") else 21
+    write_voc(root, classes=classes)
+    return [f"data.root='{root}'", "data.train=train"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_shipped_experiment_trains_and_scores(name, tmp_path):
+    cfg = configure(f"experiment={name}")
+    small = [f"experiment={name}", "model.backbone.width=4", "total_batch=2", "logger=csv", "workers=0", "val_batch=1"]
+    small += [
+        "trainer.max_steps=2",
+        "trainer.val_check_interval=2",
+        "trainer.accelerator=cpu",
+        "trainer.precision=32-true",
+    ]
+    small += ["callback.pictures.count=1", f"run_dir='{tmp_path / 'run'}'", *miniature_of(cfg.data._target_, tmp_path)]
+    small += ["augment.crop=65"] if cfg.augment else []
+    small += ["crf.iterations=1"] if cfg.crf else []
+    result = run_plain(*small)
+    assert result["protocol"]["iteration"] == 2
+    assert 0 <= result["scores"]["mean_iou"] <= 1
+    assert (result["scores_crf"] is None) == (cfg.crf is None)
