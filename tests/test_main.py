@@ -67,9 +67,13 @@ class Broken:
 
 def test_train_as_a_user_types_it(tmp_path):
     """One command, in an empty folder: a run folder, scores, W&B offline, no question asked; again: complete."""
-    words = [word for word in MINIATURE if not word.startswith(("logger", "callback", "workers", "crf"))]
+    words = [word for word in MINIATURE if not word.startswith(("logger", "callback", "workers", "crf", "augment"))]
+    words += ["augment=v1", "augment.crop=33", "crf=v2", "workers=1"]
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(TELLTALE)
     env = {"WANDB_MODE": "", "HOME": str(tmp_path), "NETRC": str(tmp_path / "none"), "OMP_NUM_THREADS": "1"}
-    done = atrous("train", *words, "crf=v2", "workers=1", cwd=tmp_path, env=env)
+    env |= {"PYTHONPATH": str(tmp_path / "site"), "TELLTALE": str(tmp_path / "asked")}
+    done = atrous("train", *words, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "runs").rglob("result.json")
     result = json.loads(path.read_text())
@@ -79,10 +83,26 @@ def test_train_as_a_user_types_it(tmp_path):
     assert "with the CRF" in done.stdout
     assert "W&B ran offline" in done.stdout
     assert list(path.parent.glob("wandb/offline-run-*/*.wandb"))
-    again = atrous("train", *words, "crf=v2", "workers=1", cwd=tmp_path, env=env)
+    again = atrous("train", *words, cwd=tmp_path, env=env)
     assert again.returncode == 0
     assert "this run is complete" in again.stdout
     assert "iteration" not in again.stdout.split("checkpoint/")[0]
+    assert not (tmp_path / "asked").exists(), (tmp_path / "asked").read_text()
+
+
+# Writes down every host name that the process asks for.
+TELLTALE = """
+import os, socket
+
+ask = socket.getaddrinfo
+
+def asked(host, *rest, **more):
+    if host not in ("localhost", "127.0.0.1", "::1", None):
+        open(os.environ["TELLTALE"], "a").write(f"{host}\\n")
+    return ask(host, *rest, **more)
+
+socket.getaddrinfo = asked
+"""
 
 
 def test_kill_9_and_the_same_command_again_end_as_the_unbroken_run(tmp_path):

@@ -117,6 +117,9 @@ class SegmentationDataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if stage == "fit":
             self.train_split = self.pictures.split(self.pictures.train)
+            # One draw in this process, so that what it imports is not first imported in the workers: W&B hooks into
+            # imports, and its hook fails in a forked process. It also tells at once of data that can't be read.
+            Drawn(self.train_split, self.augment)[0, 0]
         self.val_split = self.pictures.split(self.pictures.val)
 
     def train_dataloader(self) -> DataLoader:

@@ -91,9 +91,10 @@ def wandb(
     if mode not in ("auto", "online", "offline", "disabled"):
         raise ValueError(f"`logger.wandb.mode` must be auto, online, offline or disabled (got {mode!r})")
     os.environ.setdefault("WANDB_SILENT", "true")
-    if not os.environ.get("WANDB_MODE", "unset"):
-        del os.environ["WANDB_MODE"]  # an empty value is refused by W&B
-    mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline") if mode == "auto" else mode
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it asks for its host even offline
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+    os.environ["WANDB_MODE"] = mode  # never empty, which W&B refuses
     logger = WandbLogger(
         save_dir=save_dir,
         project=project,
@@ -120,6 +121,7 @@ def close(failed: bool = False) -> None:
 def _logged_in() -> bool:
     import wandb
 
+    os.environ.pop("WANDB_MODE", None)
     try:
         return bool(wandb.login(prompt=False))
     except Exception:  # a key, but no way to the server

@@ -99,7 +99,7 @@ def test_a_missing_folder_says_where_it_looked_how_to_get_it_and_how_to_point_el
     with pytest.raises(FileNotFoundError) as caught:
         VOC().split("val")
     told = str(caught.value)
-    for words in (f"no voc at {tmp_path}/data/VOCdevkit/VOC2012", "make prepare DATASET=voc", "data.root="):
+    for words in (f"no voc at {tmp_path}/data/VOCdevkit/VOC2012", "VOCtrainval_11-May-2012.tar", "data.root="):
         assert words in told
     assert told.count("\n") < 5
 

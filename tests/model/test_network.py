@@ -298,3 +298,19 @@ def test_channels_last_and_bf16_stay_through_the_network(build, backbone):
         assert x.is_contiguous(memory_format=torch.channels_last)
     assert seen[-1][1].dtype == torch.bfloat16
     assert (logits - expected).abs().mean() < 0.03 * expected.abs().mean()
+
+
+def test_an_exported_network_keeps_batch_height_and_width_free(build):
+    class Scores(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = build("small", "aspp_l", "inputs", num_classes=4, width=4).eval()
+
+        def forward(self, image):
+            return self.network.zoom(self.network(image), image.shape[2:])
+
+    free = {"image": {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}}
+    scores = Scores()
+    exported = torch.export.export(scores, (picture(2, 3, 57, 90),), dynamic_shapes=free).module()
+    for shape in [(1, 3, 33, 41), (3, 3, 100, 77)]:
+        torch.testing.assert_close(exported(picture(*shape)), scores(picture(*shape)))

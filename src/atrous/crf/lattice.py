@@ -112,7 +112,7 @@ def build(
     name = number.view(-1).index_select(0, start) + remainder * total
 
     lattice = Lattice(
-        splat_pixel=pixel.view(-1).int(),
+        splat_pixel=pixel.view(-1).int().clamp_(max=N - 1),  # what was added weighs nothing
         splat_weight=weights.gather(1, pixel).view(-1),
         splat_start=torch.cat([start, start.new_tensor([number.numel()])]).int(),
         blur_point=_neighbours(name, remainder, place, total),

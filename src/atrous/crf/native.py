@@ -56,6 +56,9 @@ def mean_field_in_place(
     while they are in the cache."""
     Q = torch.softmax(-unary, 1)
     weights = [_tensor(weight, unary) for weight, _ in kernels]
+    # With Potts and modest weights the largest log_q of a pixel is between -log K and 50: exp can do without taking it
+    # off first, which is half the time of a softmax.
+    bounded = compatibility is None and all(not isinstance(w, Tensor) and 0 <= w <= 20 for w, _ in kernels)
     blocks = list(zip(unary.split(rows), Q.split(rows), zip(*(lattice.slices(rows) for _, lattice in kernels))))
     for _ in range(iterations):
         points = [lattice.spread(Q) for _, lattice in kernels]
@@ -67,7 +70,11 @@ def mean_field_in_place(
                     log_q.addcmul_(message, weight)
                 else:
                     log_q -= (message * weight) @ compatibility.t()
-            torch.softmax(log_q, 1, out=q)
+            if bounded:
+                torch.exp(log_q, out=q)
+                q /= q.sum(1, keepdim=True)
+            else:
+                torch.softmax(log_q, 1, out=q)
     return Q
 
 
@@ -118,7 +125,7 @@ def refine(crf: DenseCRF, image: Tensor, unary: Tensor) -> Tensor:
     B, K, H, W = unary.shape
     bilateral = bilateral_lattice(image, crf.sigma_alpha, crf.sigma_beta, crf.normalization, unary.dtype)
     spatial = spatial_lattice((B, H, W), crf.sigma_gamma, crf.normalization, unary.dtype, unary.device)
-    pixels = unary.permute(0, 2, 3, 1).reshape(-1, K)
+    pixels = unary.permute(0, 2, 3, 1).reshape(-1, K).contiguous()
     learns = (unary, crf.w1, crf.w2, crf.compatibility)
     if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in learns):
         kernels = [(crf.w1, bilateral.filter), (crf.w2, spatial.filter)]

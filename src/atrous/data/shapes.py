@@ -20,8 +20,8 @@ import numpy as np
 
 from atrous.batch import IGNORE, LabelSpace, Sample
 
-GROUND, DISC, RING, STAR, TRIANGLE, BOX, SUN, MOON = range(8)
-NAMES = ("ground", "disc", "ring", "star", "triangle", "box", "sun", "moon")
+GROUND, DISC, TRIANGLE, RING, BOX, STAR, SUN, MOON = range(8)
+NAMES = ("ground", "disc", "triangle", "ring", "box", "star", "sun", "moon")
 COLOURS = (
     *[(52, 58, 70), (226, 84, 75), (240, 150, 60), (176, 108, 206)],
     *[(92, 184, 122), (76, 158, 217), (250, 214, 80), (206, 222, 240)],
@@ -159,7 +159,7 @@ def imagine(bits: np.random.Philox, height: int, width: int) -> Scene:
     kind[0] = kind[count + 2 :] = GROUND
     kind[1] = SUN if luck[1] < STARRED else GROUND
     size = next(rows)
-    radius = np.maximum(side * (0.04 + 0.34 * size * size), 4)
+    radius = np.maximum(side * (0.045 + 0.34 * size * size), 4)
     radius[1] = side * (0.10 + 0.06 * size[1])
     centre = np.stack([between(0, width), between(0, height)], 1)
     depth = radius * between(0.5, 2)

@@ -13,6 +13,11 @@ NAMES = (
 )  # fmt: skip
 
 
+SOURCE = """\
+VOCtrainval_11-May-2012.tar (2 GB), from host.robots.ox.ac.uk/pascal/VOC/voc2012, holds it: unpack it in data/ and train
+on its own 1464 pictures with data.train=train. The list trainaug also wants SBD's labels in SegmentationClassAug."""
+
+
 class VOC:
     """root: the folder VOCdevkit/VOC2012; train, val: lists in ImageSets/Segmentation or SegmentationAug.
 
@@ -22,7 +27,7 @@ class VOC:
     def __init__(self, root: str = "data/VOCdevkit/VOC2012", train: str = "trainaug", val: str = "val"):
         self.train, self.val = train, val
         self.labels = LabelSpace(NAMES)  # in PASCAL's colours
-        self._layout = Layout("voc", Path(root), ("ImageSets/Segmentation", "ImageSets/SegmentationAug"))
+        self._layout = Layout("voc", Path(root), SOURCE, ("ImageSets/Segmentation", "ImageSets/SegmentationAug"))
 
     def split(self, name: str) -> Pairs:
         # Scores are taken on the original labels; those of the added pictures stand in a folder of their own.

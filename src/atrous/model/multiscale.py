@@ -159,19 +159,15 @@ class MultiScaleInputs(Wrapper):
         pyramid, grid = self.pyramid(image), self.grid(image.shape[-2:])
         maps = [self.fused(pyramid, grid)]
         for scale, logits in zip(self.scales, pyramid):
-            # Caffe: the 0.5 map is supervised as it is, by label[::16]; under the 0.75 map (31) no slice of the label
-            # fits, so the released network brings it to 41 first.
-            sliced = scale in (1, 0.5, 0.25)
-            maps.append(
-                crop(logits, coarser(grid, int(1 / scale)))
-                if sliced
-                else crop(resize(logits, pyramid[0].shape[-2:]), grid)
-            )
+            if scale in (1, 0.5, 0.25):  # label[::8], [::16], [::32] lie under these logits
+                maps.append(crop(logits, coarser(grid, round(1 / scale))))
+            else:  # Caffe: no slice of the label lies under the 0.75 map (31), the released net brings it to 41 first
+                maps.append(crop(resize(logits, pyramid[0].shape[-2:]), grid))
         return maps
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """The logits at each scale, 321 -> 41, 31, 21."""
-        # Paper: crops are 32k + 1, so that a half and three quarters of them are 8k + 1 again and all corners coincide.
+        # Caffe: 321 and 513 are 32k + 1, so that a half and three quarters of them are 8k + 1 again and corners coincide.
         x = pad(self.normalise(image), 4 * self.stride)
         pictures = [x] + [resize(x, scaled(x.shape[-2:], scale)) for scale in self.scales[1:]]
         return [self.network.logits(picture).float() for picture in pictures]
