@@ -225,3 +225,14 @@ def test_an_untouched_copy_of_a_finished_folder_is_complete_elsewhere(tmp_path, 
     before = (tmp_path / "moved/result.json").read_text()
     run(tmp_path / "moved")
     assert (tmp_path / "moved/result.json").read_text() == before
+
+
+def test_train_only_msc_trains_the_side_branches_and_nothing_else(tmp_path):
+    words = ("model/backbone=vgg16", "model.backbone.width=4", "model/multiscale=features", "trainer.max_steps=2")
+    run(tmp_path / "msc", *words, "train_only=msc")
+    run(tmp_path / "none", *words, "train_only=msc", "optim.lr=0.0")
+    before, after = weights(tmp_path / "none"), weights(tmp_path / "msc")
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert moved
+    assert all(name.startswith("network.branches.") for name in moved)
+    assert "multiscale=features" in refusal(tmp_path / "plain", "train_only=msc")

@@ -1,1 +1,44 @@
+"""DeepLab v1 and v2. From Python: `network` makes one, `load` takes one that is trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from atrous.segmenter import Segmenter
+
 __version__ = "0.1.0"
+
+
+def network(*overrides: str, num_classes: int = 21) -> nn.Module:
+    """The network that these words mean on the command line, untrained.
+
+    `network("model/backbone=vgg16", "model/head=largefov")(image)` gives logits at stride 8, (B, num_classes, h, w),
+    for RGB pictures (B, 3, H, W) in 0..255. With `experiment=…` among the words it is that experiment's network.
+    """
+    from hydra import compose, initialize_config_dir
+
+    from atrous.override import CONF, absences, misunderstood
+    from atrous.run import build_network
+
+    config_name = "config" if any(word.startswith("experiment=") for word in overrides) else "describe"
+    words = absences(overrides)
+    problem = misunderstood(words, config_name)
+    if problem:
+        raise ValueError(problem)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return build_network(compose(config_name, words).model, num_classes)
+
+
+def load(path: str | Path, device: str = "cpu", trust: bool = False) -> Segmenter:
+    """The trained network of a run folder, a checkpoint or an exported file, ready to segment pictures.
+
+    `trust`: build the network also where its classes are not this package's own, which runs their code.
+    """
+    from atrous.segmenter import load
+
+    return load(path, device, trust)

@@ -15,6 +15,11 @@ class Resume(Enum):
     never = "never"
 
 
+class TrainOnly(Enum):
+    msc = "msc"  # the side branches of model/multiscale=features, as the paper does
+    classifier = "classifier"  # the layers that are new for a set of classes
+
+
 @dataclass
 class Paper:
     """What a publication reports for this row, and what differs there."""
@@ -47,6 +52,7 @@ class Config:
     logger: Any = None
     callback: Any = None
 
+    train_only: TrainOnly | None = None  # the rest keeps its values; null: all of the network
     seed: int = 0
     total_batch: int = 10  # pictures in an iteration, over all devices and accumulation steps
     device_batch: int | None = None  # pictures on a device at a time; null: all of its share

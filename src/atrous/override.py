@@ -14,10 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, EnumNode, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from atrous.config import BESIDE_THE_POINT
+from atrous.config import BESIDE_THE_POINT, Config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -155,6 +155,11 @@ def _wrong_type(key: str, node: Any, value: Any, groups: dict[str, list[str]]) -
             )
         inside = [str(name) for name in node]
         return f"`{key}` holds {', '.join(inside)}: set one of them, as in {key}.{inside[0]}=…"
+    if node is None and key in Config.__dataclass_fields__:  # nothing to compare with, but the schema knows
+        node = OmegaConf.structured(Config)._get_node(key)
+        if isinstance(node, EnumNode) and value is not None and str(value) not in node.enum_type.__members__:
+            return f"`{key}` is {' or '.join(node.enum_type.__members__)} (null unless set); got {value!r}"
+        return None
     if value is None or node is None or (isinstance(node, str) and "${" in node):
         return None
     fits, expected = _fits(node, value)

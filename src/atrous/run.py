@@ -19,7 +19,7 @@ from atrous.callback.checkpoint import Checkpoint, WholeFiles
 from atrous.callback.guard import FiniteLoss, RanksAgree
 from atrous.callback.result import Result, show
 from atrous.check import check_devices, check_run
-from atrous.config import Config, Model
+from atrous.config import Config, Model, TrainOnly
 from atrous.datamodule import SegmentationDataModule
 from atrous.folder import RunFolder
 from atrous.logger import close
@@ -43,6 +43,8 @@ def train(cfg: Config) -> dict[str, Any] | None:
     pictures = instantiate(cfg.data, _convert_="all")
     torch.manual_seed(cfg.seed)
     network = build_network(cfg.model, len(pictures.labels)).to(memory_format=torch.channels_last)
+    if cfg.train_only is not None:
+        train_only(cfg.train_only, network)
     module = build_module(cfg, network, pictures.labels)
     trainer = build_trainer(cfg, config, folder, pictures.labels)
     data = build_data(cfg, pictures, trainer)
@@ -74,6 +76,18 @@ def build_network(model: Model, num_classes: int) -> nn.Module:
     late = {"in_channels": backbone.out_channels, "fc_channels": backbone.fc_channels, "num_classes": num_classes}
     network: nn.Module = Network(backbone, instantiate(model.head, **late, _convert_="all"))
     return network if model.multiscale is None else instantiate(model.multiscale, network=network, _convert_="all")
+
+
+def train_only(part: TrainOnly, network: Any) -> None:
+    """Freezes all parameters but those of a part."""
+    from atrous.model.multiscale import MultiScaleFeatures
+
+    if part is TrainOnly.msc and not isinstance(network, MultiScaleFeatures):
+        raise ValueError("`train_only=msc` trains the side branches of model/multiscale=features: choose that too")
+    kept = network.new_parameters() if part is TrainOnly.msc else nn.ModuleList(network.classifiers()).parameters()
+    network.requires_grad_(False)
+    for parameter in kept:
+        parameter.requires_grad_(True)
 
 
 def build_module(cfg: Config, network: nn.Module, labels: LabelSpace) -> SegmentationModule:

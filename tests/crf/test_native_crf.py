@@ -14,10 +14,10 @@ def test_with_the_exact_filter_it_is_the_brute_force_mean_field(natural, smooth,
     image, probs = natural(1, 11, 13), smooth(1, 3, 11, 13).double()
     crf = DenseCRF(5, 8, 20, 3, 2, normalization=normalization, compatibility=compatibility)
     bilateral, spatial = exact.kernels(crf, image[0])
-    unary = -probs.log()
+    unary = -probs.log()[0].flatten(1).t()
     kernels = [(5.0, lambda Q: bilateral @ Q), (3.0, lambda Q: spatial @ Q)]
-    Q = native.mean_field(unary[0].flatten(1).t(), kernels, compatibility, 10)
-    brute = exact.refine(crf, image, unary)[0].flatten(1).t()
+    Q = native.mean_field(unary, kernels, compatibility, 10)
+    brute = exact.refine(crf, image, probs)[0].flatten(1).t()
     torch.testing.assert_close(Q, brute, rtol=0, atol=1e-6)
 
 
@@ -28,7 +28,7 @@ def test_it_is_the_definition_within_the_error_of_the_lattice(natural, smooth, n
     # takes one of them whole, so that one value in a hundred differs by more than 0.1.
     image, probs = natural(2, 32, 40), smooth(2, 4, 32, 40).double()
     crf = DenseCRF(4, 20, 15, 3, 2, normalization=normalization)
-    defined = exact.refine(crf, image, -probs.log())
+    defined = exact.refine(crf, image, probs)
     difference, moved = (crf(image, probs) - defined).abs(), (defined - probs).abs()
     assert difference.mean() < 0.01 < 0.1 < moved.mean()
     assert (difference < 0.1).double().mean() > 0.98

@@ -11,9 +11,6 @@ from torch import Tensor
 from . import native, reference
 from .lattice import Normalization
 
-# A probability of 0 would be an infinite energy. The cached float16 knows nothing between 0 and 6e-8.
-SMALLEST = 1e-8
-
 
 @dataclass(frozen=True, eq=False)
 class DenseCRF:
@@ -65,11 +62,10 @@ class DenseCRF:
         K = probs.shape[1]
         if self.compatibility is not None and self.compatibility.shape != (K, K):
             raise ValueError(f"`compatibility` must be {(K, K)} (got {tuple(self.compatibility.shape)})")
-        dtype = torch.promote_types(probs.dtype, torch.float32)
+        refine = native.refine if self.backend == "native" else reference.refine
         with torch.autocast(probs.device.type, enabled=False):
-            unary = -probs.to(dtype).clamp(min=SMALLEST).log()
-            refine = native.refine if self.backend == "native" else reference.refine
-            return refine(self, image.to(probs.device, non_blocking=True), unary)
+            probs = probs.to(torch.promote_types(probs.dtype, torch.float32))
+            return refine(self, image.to(probs.device, non_blocking=True), probs)
 
 
 def _check_image(image: Tensor) -> None:
@@ -94,7 +90,7 @@ def _check_probs(probs: Tensor, image: Tensor) -> None:
             f"`probs` must be ({B}, K, {H}, {W}) like the image (got {tuple(probs.shape)}): "
             "zoom the logits to the picture's size, then take the softmax"
         )
-    least, most = probs.detach().flatten(1).aminmax(dim=1)  # a NaN makes both NaN
+    least, most = probs.detach().amin((1, 2, 3)), probs.detach().amax((1, 2, 3))  # a NaN makes both NaN
     wrong = ~((least >= 0) & (most <= 1 + 1e-3))
     if wrong.any():
         b = int(wrong.nonzero()[0])

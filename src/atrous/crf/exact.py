@@ -23,19 +23,19 @@ def kernels(crf: DenseCRF, image: Tensor, dtype: torch.dtype = torch.float64) ->
     return _normalize(bilateral, crf.normalization), _normalize(spatial, crf.normalization)
 
 
-def refine(crf: DenseCRF, image: Tensor, unary: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) uint8 and unary energies (B, K, H, W) -> probabilities (B, K, H, W)."""
-    K = unary.shape[1]
-    mu = 1 - torch.eye(K, dtype=unary.dtype) if crf.compatibility is None else crf.compatibility
+def refine(crf: DenseCRF, image: Tensor, probs: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) uint8 and probabilities (B, K, H, W) -> probabilities (B, K, H, W)."""
+    K = probs.shape[1]
+    mu = 1 - torch.eye(K, dtype=probs.dtype) if crf.compatibility is None else crf.compatibility
     refined = []
-    for picture, U in zip(image, unary.flatten(2)):
-        bilateral, spatial = kernels(crf, picture, unary.dtype)
+    for picture, U in zip(image, -probs.log().flatten(2)):
+        bilateral, spatial = kernels(crf, picture, probs.dtype)
         # Paper: the sum over j leaves j = i out. The authors' code does not, and neither do the fast filters.
         pairwise = crf.w1 * bilateral + crf.w2 * spatial
         Q = torch.softmax(-U, 0)
         for _ in range(crf.iterations):
             Q = torch.softmax(-U - torch.einsum("lm,mj,ij->li", mu, Q, pairwise), 0)
-        refined.append(Q.view(unary.shape[1:]))
+        refined.append(Q.view(probs.shape[1:]))
     return torch.stack(refined)
 
 

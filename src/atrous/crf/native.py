@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .dense import DenseCRF
 
 Weight = float | Tensor
+SMALLEST = 1e-8  # a probability of 0 would be an infinite energy; float16 has nothing between 0 and 6e-8
 ROWS = 8192  # with some twenty labels, half a megabyte: of a core's cache
 
 
@@ -54,14 +55,14 @@ def mean_field_in_place(
 ) -> Tensor:
     """`mean_field` on lattices without derivatives: one Q, and everything else of a pixel `rows` pixels at a time,
     while they are in the cache."""
-    Q = torch.softmax(-unary, 1)
     weights = [_tensor(weight, unary) for weight, _ in kernels]
     # With Potts and modest weights the largest log_q of a pixel is between -log K and 50: exp can do without taking it
     # off first, which is half the time of a softmax.
     bounded = compatibility is None and all(not isinstance(w, Tensor) and 0 <= w <= 20 for w, _ in kernels)
+    Q = torch.empty_like(unary)
     blocks = list(zip(unary.split(rows), Q.split(rows), zip(*(lattice.slices(rows) for _, lattice in kernels))))
-    for _ in range(iterations):
-        points = [lattice.spread(Q) for _, lattice in kernels]
+    for iteration in range(iterations + 1):
+        points = [lattice.spread(Q) for _, lattice in kernels] if iteration else []
         for U, q, slices in blocks:
             log_q = -U
             for weight, slice_, point in zip(weights, slices, points):
@@ -116,22 +117,26 @@ def _position(B: int, H: int, W: int, sigma: float, device: torch.device) -> Ten
     return torch.stack([x.reshape(-1), y.reshape(-1)])
 
 
-def refine(crf: DenseCRF, image: Tensor, unary: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) uint8 and unary energies (B, K, H, W) -> probabilities (B, K, H, W)."""
+def energy(probs: Tensor) -> Tensor:
+    return probs.clamp(min=SMALLEST).log_().neg_()
+
+
+def refine(crf: DenseCRF, image: Tensor, probs: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) uint8 and probabilities (B, K, H, W) -> probabilities (B, K, H, W)."""
     if not crf.iterations:
-        return torch.softmax(-unary, 1)
+        return torch.softmax(-energy(probs), 1)
     if len(image) > 1 and not image.is_cuda:  # one picture's lattice may fit the cache, sixteen do not
-        return torch.cat([refine(crf, i, u) for i, u in zip(image.split(1), unary.split(1))])
-    B, K, H, W = unary.shape
-    bilateral = bilateral_lattice(image, crf.sigma_alpha, crf.sigma_beta, crf.normalization, unary.dtype)
-    spatial = spatial_lattice((B, H, W), crf.sigma_gamma, crf.normalization, unary.dtype, unary.device)
-    pixels = unary.permute(0, 2, 3, 1).reshape(-1, K).contiguous()
+        return torch.cat([refine(crf, i, p) for i, p in zip(image.split(1), probs.split(1))])
+    B, K, H, W = probs.shape
+    bilateral = bilateral_lattice(image, crf.sigma_alpha, crf.sigma_beta, crf.normalization, probs.dtype)
+    spatial = spatial_lattice((B, H, W), crf.sigma_gamma, crf.normalization, probs.dtype, probs.device)
+    unary = energy(probs.permute(0, 2, 3, 1).reshape(-1, K).contiguous())
     learns = (unary, crf.w1, crf.w2, crf.compatibility)
     if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in learns):
         kernels = [(crf.w1, bilateral.filter), (crf.w2, spatial.filter)]
-        Q = mean_field(pixels, kernels, crf.compatibility, crf.iterations)
+        Q = mean_field(unary, kernels, crf.compatibility, crf.iterations)
     else:
         lattices = [(crf.w1, bilateral), (crf.w2, spatial)]
-        rows = len(pixels) if pixels.is_cuda else ROWS
-        Q = mean_field_in_place(pixels, lattices, crf.compatibility, crf.iterations, rows)
+        rows = len(unary) if unary.is_cuda else ROWS
+        Q = mean_field_in_place(unary, lattices, crf.compatibility, crf.iterations, rows)
     return Q.view(B, H, W, K).permute(0, 3, 1, 2).contiguous()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .lattice import Normalization
+from .native import energy
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -34,9 +35,9 @@ def check(crf: DenseCRF) -> None:
         raise ValueError("`compatibility` must be symmetric for pydensecrf, which symmetrises it: backend=native")
 
 
-def refine(crf: DenseCRF, image: Tensor, unary: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) uint8 and unary energies (B, K, H, W) -> probabilities (B, K, H, W)."""
-    if unary.requires_grad:
+def refine(crf: DenseCRF, image: Tensor, probs: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) uint8 and probabilities (B, K, H, W) -> probabilities (B, K, H, W)."""
+    if torch.is_grad_enabled() and probs.requires_grad:
         raise ValueError("`backend` pydensecrf has no gradient: backend=native, or torch.no_grad()")
     setting = Setting(
         w1=float(crf.w1),
@@ -49,13 +50,13 @@ def refine(crf: DenseCRF, image: Tensor, unary: Tensor) -> Tensor:
         compatibility=None if crf.compatibility is None else crf.compatibility.detach().cpu().float().numpy(),
     )
     pictures = np.ascontiguousarray(image.permute(0, 2, 3, 1).cpu().numpy())
-    energies = unary.cpu().float().contiguous().numpy()
+    energies = energy(probs.cpu().float()).contiguous().numpy()
     workers = min(len(image), crf.processes or len(os.sched_getaffinity(0)))
     if workers == 1:
         Q = [_refine_one(setting, p, u) for p, u in zip(pictures, energies)]
     else:
         Q = list(_pool(workers).map(_refine_one, [setting] * len(image), pictures, energies))
-    return torch.from_numpy(np.stack(Q)).to(unary)
+    return torch.from_numpy(np.stack(Q)).to(probs)
 
 
 class Setting(NamedTuple):
@@ -94,7 +95,9 @@ def _refine_one(setting: Setting, picture: np.ndarray, energy: np.ndarray) -> np
 @lru_cache(maxsize=1)
 def _pool(workers: int) -> Executor:
     """Kept, for a process takes seconds to start; not forked from here, where threads may hold locks."""
+    import atexit
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
+    atexit.register(_pool.cache_clear)  # while Python can still take it down
     return ProcessPoolExecutor(workers, mp_context=get_context("forkserver"))
