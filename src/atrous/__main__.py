@@ -17,7 +17,7 @@ PACKAGE = str(Path(__file__).resolve().parent)
 VERBS = {
     "train": ("atrous.run:train", "config", "train a network, or go on training it, and score it"),
     "describe": ("atrous.command.describe:describe", "describe", "a network's layers, FLOPs and receptive field"),
-    "export": ("atrous.command.export:export", "export", "a run's network as one file: safetensors, onnx, torch_export"),
+    "export": ("atrous.command.export:export", "export", "a trained network as one file: safetensors, ONNX, torch.export"),
 }
 
 HELP = """\
@@ -127,7 +127,10 @@ def tell(error: BaseException) -> tuple[str, int] | None:
             return f"`{where}._target_`: {str(error).split(',')[0]}", 2
         return None if cause is None else tell(cause)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        return "\n".join(str(error).splitlines()[:4]), 2
+        deepest: BaseException = error
+        while deepest.__cause__ is not None:
+            deepest = deepest.__cause__
+        return "\n".join([*str(error).splitlines()[:2], *str(deepest).splitlines()[:2]]), 2
     if type(error).__name__ == "OutOfMemoryError":
         cures = "device_batch=<fewer> (the rest is accumulated), augment.crop=<smaller>, trainer.precision=bf16-mixed"
         return f"the device's memory is full ({str(error).splitlines()[0]})\nwhat helps: {cures}", 1

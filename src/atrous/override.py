@@ -163,8 +163,8 @@ def _wrong_type(key: str, node: Any, value: Any, groups: dict[str, list[str]]) -
     if value is None or node is None or (isinstance(node, str) and "${" in node):
         return None
     fits, expected = _fits(node, value)
-    shown = node.name if isinstance(node, Enum) else OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
-    return None if fits or key == "trainer.devices" else f"`{key}` is {expected} ({shown!s} unless set); got {value!r}"
+    shown: Any = node.name if isinstance(node, Enum) else OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+    return None if fits or key == "trainer.devices" else f"`{key}` is {expected} ({shown} unless set); got {value!r}"
 
 
 def _fits(node: Any, value: Any) -> tuple[bool, str]:
@@ -185,7 +185,7 @@ def _dotted(node: Any, prefix: str = "") -> list[str]:
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
         return [prefix[:-1]] if prefix else []
     own = [prefix[:-1]] if prefix else []
-    return own + [key for name in node for key in _dotted(node._get_node(name), f"{prefix}{name}.")]
+    return own + [key for name in map(str, node) for key in _dotted(node._get_node(name), f"{prefix}{name}.")]
 
 
 def _nearest(word: str, known: Sequence[str]) -> list[str]:

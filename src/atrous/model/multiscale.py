@@ -167,7 +167,7 @@ class MultiScaleInputs(Wrapper):
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """The logits at each scale, 321 -> 41, 31, 21."""
-        # Caffe: 321 and 513 are 32k + 1, so that a half and three quarters of them are 8k + 1 again and corners coincide.
+        # Caffe: 321 and 513 are 32k + 1: a half and three quarters of them are 8k + 1 again, and all corners coincide.
         x = pad(self.normalise(image), 4 * self.stride)
         pictures = [x] + [resize(x, scaled(x.shape[-2:], scale)) for scale in self.scales[1:]]
         return [self.network.logits(picture).float() for picture in pictures]
