@@ -367,4 +367,4 @@ def confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -> Non
     bar.ax.tick_params(labelsize=letters, length=0)
     bar.outline.set_visible(False)
     with _replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.15)
