@@ -40,7 +40,11 @@ def test_the_last_of_the_maps_are_the_features():
 
 
 def test_before_its_first_pooling_it_is_torchvisions_vgg16():
-    theirs = torchvision.models.vgg16(weights=None).features[:4]
+    with torch.device("meta"):
+        theirs = torchvision.models.vgg16(weights=None).features[:4]
+    theirs.to_empty(device="cpu")
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter)
     ours = VGG16()
     names = [f"layers.conv1_{index}.{kind}" for index in (1, 2) for kind in ("weight", "bias")]
     ours.load_state_dict(dict(zip(names, theirs.state_dict().values())), strict=False)
