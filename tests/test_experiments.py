@@ -20,7 +20,15 @@ def miniature_of(target, root):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_shipped_experiment_trains_and_scores(name, tmp_path):
     cfg = configure(f"experiment={name}")
-    small = [f"experiment={name}", "model.backbone.width=4", "total_batch=2", "logger=csv", "workers=0", "val_batch=1"]
+    small = [
+        f"experiment={name}",
+        "model.backbone.width=4",
+        "total_batch=2",
+        "logger=csv",
+        "workers=0",
+        "val_batch=1",
+        "weights=null",
+    ]
     small += [
         "trainer.max_steps=2",
         "trainer.val_check_interval=2",

@@ -236,3 +236,22 @@ def test_train_only_msc_trains_the_side_branches_and_nothing_else(tmp_path):
     assert moved
     assert all(name.startswith("network.branches.") for name in moved)
     assert "multiscale=features" in refusal(tmp_path / "plain", "train_only=msc")
+
+
+def test_every_checkpoint_tells_what_it_holds(tmp_path, unbroken):
+    for name in ("last", "best"):
+        about = torch.load(unbroken / "checkpoint" / f"{name}.ckpt", weights_only=True)["atrous"]
+        assert about["names"][0] == "ground"
+        assert len(about["palette"]) == len(about["names"])
+        assert about["config"]["model"]["backbone"]["width"] == 8
+
+
+def test_a_run_starts_from_the_weights_of_another(tmp_path, unbroken, caplog):
+    with caplog.at_level("INFO", logger="atrous"):
+        run(tmp_path, f"weights='{unbroken}/checkpoint/last.ckpt'", "optim.lr=0.0", "trainer.max_steps=1")
+    there, here = weights(unbroken), weights(tmp_path)
+    learnt = {key for key in there if "running" not in key and "tracked" not in key}
+    assert learnt
+    assert all(torch.equal(there[key], here[key]) for key in learnt)
+    assert "loaded" in caplog.text
+    assert "no file of weights at /nowhere.pth" in refusal(tmp_path / "none", "weights=/nowhere.pth")

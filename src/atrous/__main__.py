@@ -17,7 +17,11 @@ PACKAGE = str(Path(__file__).resolve().parent)
 VERBS = {
     "train": ("atrous.run:train", "config", "train a network, or go on training it, and score it"),
     "describe": ("atrous.command.describe:describe", "describe", "a network's layers, FLOPs and receptive field"),
-    "export": ("atrous.command.export:export", "export", "a trained network as one file: safetensors, ONNX, torch.export"),
+    "export": (
+        "atrous.command.export:export",
+        "export",
+        "a trained network as one file: safetensors, ONNX, torch.export",
+    ),
 }
 
 HELP = """\

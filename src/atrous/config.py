@@ -52,6 +52,7 @@ class Config:
     logger: Any = None
     callback: Any = None
 
+    weights: str | None = None  # to start from: imagenet, or a file: .caffemodel, .pth, .ckpt, .safetensors
     train_only: TrainOnly | None = None  # the rest keeps its values; null: all of the network
     seed: int = 0
     total_batch: int = 10  # pictures in an iteration, over all devices and accumulation steps

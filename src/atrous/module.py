@@ -48,8 +48,11 @@ class SegmentationModule(L.LightningModule):
         crf: Callable[[Tensor, Tensor], Tensor] | None = None,
         validate_crf: bool = False,
         seed: int = 0,
+        about: dict[str, Any] | None = None,
     ):
+        """`about`: plain values that go into every checkpoint, so that it tells by itself what it holds."""
         super().__init__()
+        self.about = about or {}
         self.network: Any = network
         self.names, self.seed = list(names), seed
         self.loss, self.optimizer, self.schedule = loss, optimizer, schedule
@@ -72,6 +75,9 @@ class SegmentationModule(L.LightningModule):
         optimizer = self.optimizer(self.network)
         policy = LambdaLR(optimizer, [self.schedule] * len(optimizer.param_groups))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": policy, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["atrous"] = self.about
 
     # ---- evaluation ----------------------------------------------------------------------------------------------
     def scores(self, image: Tensor, size: tuple[int, int]) -> Tensor:

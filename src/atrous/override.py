@@ -163,7 +163,9 @@ def _wrong_type(key: str, node: Any, value: Any, groups: dict[str, list[str]]) -
     if value is None or node is None or (isinstance(node, str) and "${" in node):
         return None
     fits, expected = _fits(node, value)
-    shown: Any = node.name if isinstance(node, Enum) else OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+    shown: Any = (
+        node.name if isinstance(node, Enum) else OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+    )
     return None if fits or key == "trainer.devices" else f"`{key}` is {expected} ({shown} unless set); got {value!r}"
 
 

@@ -43,10 +43,12 @@ def train(cfg: Config) -> dict[str, Any] | None:
     pictures = instantiate(cfg.data, _convert_="all")
     torch.manual_seed(cfg.seed)
     network = build_network(cfg.model, len(pictures.labels)).to(memory_format=torch.channels_last)
+    if cfg.weights is not None and not folder.last.exists():
+        load_weights(cfg, network, pictures.labels)
     if cfg.train_only is not None:
         train_only(cfg.train_only, network)
-    module = build_module(cfg, network, pictures.labels)
-    trainer = build_trainer(cfg, config, folder, pictures.labels)
+    module = build_module(cfg, network, pictures.labels, config)
+    trainer = build_trainer(cfg, config, folder)
     data = build_data(cfg, pictures, trainer)
     check_run(network, pictures, data)
 
@@ -78,6 +80,15 @@ def build_network(model: Model, num_classes: int) -> nn.Module:
     return network if model.multiscale is None else instantiate(model.multiscale, network=network, _convert_="all")
 
 
+def load_weights(cfg: Config, network: nn.Module, labels: LabelSpace) -> None:
+    from atrous.model.weights import load
+
+    assert cfg.weights is not None
+    if cfg.weights == "imagenet":
+        log.info("weights=imagenet: torchvision's, downloaded where they are not in its cache yet")
+    log.info(load(network, cfg.weights, names=labels.names, seed=cfg.seed))
+
+
 def train_only(part: TrainOnly, network: Any) -> None:
     """Freezes all parameters but those of a part."""
     from atrous.model.multiscale import MultiScaleFeatures
@@ -90,7 +101,7 @@ def train_only(part: TrainOnly, network: Any) -> None:
         parameter.requires_grad_(True)
 
 
-def build_module(cfg: Config, network: nn.Module, labels: LabelSpace) -> SegmentationModule:
+def build_module(cfg: Config, network: nn.Module, labels: LabelSpace, config: dict[str, Any]) -> SegmentationModule:
     crf = None if cfg.crf is None else {key: value for key, value in cfg.crf.items() if key != "validate"}
     return SegmentationModule(
         network,
@@ -101,17 +112,17 @@ def build_module(cfg: Config, network: nn.Module, labels: LabelSpace) -> Segment
         crf=instantiate(crf, _convert_="all"),
         validate_crf=bool(cfg.crf is not None and cfg.crf.get("validate")),
         seed=cfg.seed,
+        about={"config": config, "names": list(labels.names), "palette": labels.palette.tolist()},
     )
 
 
-def build_trainer(cfg: Config, config: dict[str, Any], folder: RunFolder, labels: LabelSpace) -> L.Trainer:
+def build_trainer(cfg: Config, config: dict[str, Any], folder: RunFolder) -> L.Trainer:
     check_devices(cfg.trainer)
-    about = {"config": config, "names": list(labels.names), "palette": labels.palette.tolist()}
     ours = [
         RanksAgree(folder.identity),
         FiniteLoss(),
         *(instantiate(node, _convert_="all") for node in (cfg.callback or {}).values() if node is not None),
-        Checkpoint(folder.path / "checkpoint", cfg.checkpoint_every, about),
+        Checkpoint(folder.path / "checkpoint", cfg.checkpoint_every),
         Result(config, folder.digest),
     ]
     make = instantiate(cfg.trainer, precision=precision(cfg.trainer), _partial_=True, _convert_="all")

@@ -38,9 +38,9 @@ class Checkpoint(L.Callback):
     would look finished).
     """
 
-    def __init__(self, folder: Path, every: int, about: dict[str, Any]):
+    def __init__(self, folder: Path, every: int):
         self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
-        self.every, self.about = every, about
+        self.every = every
         self.best_miou, self.best_step = -1.0, 0
         self.saved_step = -1
         self._signal: int | None = None
@@ -83,7 +83,6 @@ class Checkpoint(L.Callback):
 
     # ---- what to save -------------------------------------------------------------------------------------------
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["atrous"] = self.about
         if "loops" in checkpoint:
             settle(checkpoint["loops"]["fit_loop"], trainer.global_step * trainer.accumulate_grad_batches)
 

@@ -79,7 +79,7 @@ class Result(L.Callback):
             "seed": config["seed"],
             "config_hash": self.digest,
             "parameters": sum(p.numel() for p in module.network.parameters()),
-            "best_validation": {"miou": saved.best_miou, "iteration": saved.best_step},
+            "best_validation": {"miou": saved.best_miou, "iteration": saved.best_step} if saved.best_step else None,
             "protocol": {
                 "dataset": config["data"]["_target_"],
                 "split": pictures.val,
@@ -139,13 +139,14 @@ def show(result: dict[str, Any], folder: Path) -> None:
     with console.capture() as capture:
         console.print(table)
     log.info(capture.get().rstrip())
+    best = result["best_validation"]
     log.info(
         f"\n{folder}/\n"
         "  pictures/    validation pictures: image, truth, prediction, CRF, errors\n"
         "  curves.png   loss, learning rate, mean IoU     confusion.png   what was taken for what\n"
         "  result.json  all scores and their protocol     metrics.csv     every number over time\n"
-        f"  checkpoint/  last.ckpt, best.ckpt (iteration {result['best_validation']['iteration']}, "
-        f"mean IoU {result['best_validation']['miou']:.4f})"
+        "  checkpoint/  last.ckpt"
+        + (f", best.ckpt (iteration {best['iteration']}, mean IoU {best['miou']:.4f})" if best else "")
     )
     if list(folder.glob("wandb/offline-run-*")):
         log.info(f"W&B ran offline; after `wandb login`: wandb sync {folder}/wandb/offline-run-*")

@@ -1,0 +1,194 @@
+"""The doors through which other people's weights come in: each file of this folder is one, all lead to `load`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from atrous.model.backbone import Backbone
+from atrous.model.backbone.resnet import ResNet
+from atrous.model.head import ASPP, TAPS, decimate
+from atrous.model.multiscale import Wrapper
+from atrous.model.network import INPUT, Network
+from atrous.model.weights import torchvision
+from atrous.model.weights.file import open_file
+from atrous.model.weights.given import COUNTER, Given, plain
+from atrous.model.weights.own import CONVENTION
+from atrous.model.weights.report import Classes, Report, listed
+
+__all__ = ["Report", "load"]
+
+ENOUGH = 0.9  # of the backbone: with less the file is another network's
+
+
+def load(network: Network | Wrapper, source: str | Path, names: Sequence[str] | None = None, seed: int = 0) -> Report:
+    """Take the weights of `source` into the network, and its input convention with them; all of it or, with a
+    ValueError, nothing.
+
+    `source`: "imagenet" (torchvision's, downloaded unless in its cache), or a file: torchvision's .pth, kazuto1011's
+    .pth, a .caffemodel, our own .ckpt or .safetensors, or the folder of a run.
+    `names`: the network's classes. Where the file's are known too, each class takes what was learnt under its name.
+    `seed`: of the random subset of VGG's 4096 filters that fc6 and fc7 keep.
+    """
+    if names is not None and len(names) != network.num_classes:
+        raise ValueError(f"`names` must hold the {network.num_classes} classes of the network (got {len(names)})")
+    inner = network
+    while isinstance(inner, Wrapper):
+        inner = inner.network
+    given = take(str(source), inner.backbone)
+
+    places = {
+        name: tensor
+        for name, tensor in ((plain(name), tensor) for name, tensor in network.state_dict().items())
+        if name not in CONVENTION and not name.endswith(COUNTER)
+    }
+    tensors, classes = spread(given.tensors, inner.head, seed), None
+    if given.classes and names and fold(given.classes) != fold(names):
+        classes = by_name(tensors, places, classifiers(network), given.classes, names)
+    placed = {name: fitted for name, t in tensors.items() if (fitted := fit(t, places.get(name))) is not None}
+    share = check(f"{source} ({given.family})", tensors, places, placed)
+
+    with torch.no_grad():
+        for name, value in placed.items():
+            places[name].copy_(value)
+    if given.convention is not None:
+        network.expect(given.convention)
+    return Report(
+        source=str(source),
+        family=given.family,
+        loaded=[*placed],
+        new=[name for name in places if name not in tensors],
+        skipped={
+            name: (tuple(tensor.shape), tuple(places[name].shape))
+            for name, tensor in tensors.items()
+            if name in places and name not in placed
+        },
+        unused=[name for name in tensors if name not in places] + given.unnamed,
+        backbone_share=share,
+        convention=convention_of(inner),
+        classes=classes,
+    )
+
+
+def take(source: str, backbone: Backbone) -> Given:
+    """What `source` has for such a backbone."""
+    if source == "imagenet":
+        check_stride(backbone, torchvision.STRIDE_IN, "torchvision's ResNet")  # before the download
+        return torchvision.download(backbone)
+    given = open_file(Path(source).expanduser())
+    check_stride(backbone, given.stride_in, f"{source} ({given.family})")
+    return given
+
+
+# ---- tensors -> places ----------------------------------------------------------------------------------------------
+def spread(given: Mapping[str, Tensor], head: ASPP, seed: int) -> dict[str, Tensor]:
+    """What was given for a head without branches, for each branch of ours."""
+    tensors = {name: tensor for name, tensor in given.items() if not name.startswith("head.fc")}
+    whole = {name.removeprefix("head."): tensor for name, tensor in given.items() if name not in tensors}
+    fc = {name: tensor for name, tensor in whole.items() if not name.startswith("fc8.")}
+    if head.hidden and is_imagenet(fc, head):
+        fc = decimate(fc, head.kernel, head.hidden, seed)
+    if head.hidden:  # every branch starts from the same
+        tensors |= {f"head.branches.{i}.{name}": t for i in range(len(head.branches)) for name, t in fc.items()}
+    elif fc:
+        tensors |= {f"head.{name}": t for name, t in fc.items()}
+    prefix = "head.branches.0." if len(head.branches) == 1 else "head."  # a sum of classifiers is not one of them
+    return tensors | {prefix + name: tensor for name, tensor in whole.items() if name.startswith("fc8.")}
+
+
+def is_imagenet(fc: Mapping[str, Tensor], head: ASPP) -> bool:
+    """fc6 and fc7 of VGG-16 as trained, 7x7 taps of every channel, from which the head's can be decimated."""
+    if {"fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias"} - fc.keys():
+        return False
+    filters, channels = fc["fc6.bias"].numel(), head.get_parameter("branches.0.fc6.weight").shape[1]
+    taps = fc["fc6.weight"].numel() / (filters * channels)
+    return taps == 49 and head.kernel in TAPS and head.hidden <= filters
+
+
+def fit(value: Tensor, place: Tensor | None) -> Tensor | None:
+    """The value in the shape of its place, None where it is of another."""
+    if place is None:
+        return None
+    # Caffe: vectors are (1, 1, 1, n), and fully connected layers (1, 1, m, n) matrices.
+    there, here = ([n for n in shape if n > 1] for shape in (value.shape, place.shape))
+    return value.reshape(place.shape) if there in (here, [*here[:1], prod(here[1:])]) else None
+
+
+def by_name(
+    tensors: dict[str, Tensor],
+    places: Mapping[str, Tensor],
+    classifiers: set[str],
+    there: Sequence[str],
+    here: Sequence[str],
+) -> Classes:
+    """Put the classifiers' rows in the order of our classes; classes that are new keep what they started from."""
+    rows = {name: index for index, name in enumerate(fold(there))}
+    known = [index for index, name in enumerate(fold(here)) if name in rows]
+    source = [rows[fold(here)[index]] for index in known]
+    for name in classifiers & tensors.keys():
+        value, place = tensors[name], places[name]
+        if not known:
+            del tensors[name]
+        elif len(value) == len(there) and value.shape[1:] == place.shape[1:]:
+            tensors[name] = place.detach().cpu().clone()
+            tensors[name][known] = value[source].to(place.dtype)
+    return Classes([here[index] for index in known], [name for name in here if fold([name])[0] not in rows])
+
+
+def fold(names: Sequence[str]) -> list[str]:
+    return [name.casefold() for name in names]
+
+
+def classifiers(network: Network | Wrapper) -> set[str]:
+    layers = set(network.classifiers())
+    found = [plain(name) for name, layer in network.named_modules() if layer in layers]
+    return {f"{name}.{part}" for name in found for part in ("weight", "bias")}
+
+
+# ---- checks ---------------------------------------------------------------------------------------------------------
+def check_stride(backbone: Backbone, stride_in: str | None, family: str) -> None:
+    if stride_in is None or not isinstance(backbone, ResNet):
+        return
+    block = backbone.res3[0]
+    here = "1x1" if block.get_submodule("reduce.conv").stride == (2, 2) else "3x3"
+    if here != stride_in:
+        raise ValueError(
+            f"{family} strides in the {stride_in} convolution of a block, this network in the {here}: "
+            f"set model.backbone.stride_in={stride_in}"
+        )
+
+
+def check(
+    told: str, tensors: Mapping[str, Tensor], places: Mapping[str, Tensor], placed: Mapping[str, Tensor]
+) -> float:
+    """Of the backbone's tensors in the network or in the file, the share that found each other: enough of them."""
+    both = [name for name in dict.fromkeys([*places, *tensors]) if name.startswith("backbone.")]
+    missing = [name for name in both if name not in placed]
+    share = 1 - len(missing) / len(both)
+    if share < ENOUGH:
+        shapes = [
+            [str(tuple(some[name].shape)) if name in some else "nothing" for some in (tensors, places)]
+            for name in missing
+        ]
+        lacks = [f"{name} ({there} there, {here} here)" for name, (there, here) in zip(missing, shapes)]
+        raise ValueError(
+            f"{told} is for another network: {len(both) - len(missing)} of {len(both)} tensors of the backbone "
+            f"found theirs; the others: {listed(lacks)}"
+        )
+    broken = [name for name, value in placed.items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"{told} holds numbers that are not finite, in {listed(broken)}")
+    return share
+
+
+def convention_of(network: Network) -> str:
+    """The name of the convention by which the network takes its pictures."""
+    bgr, *values = (buffer.flatten().cpu() for buffer in (network.bgr, network.mean, network.std))
+    for name, known in INPUT.items():
+        if known.bgr == bool(bgr) and torch.tensor([*known.mean, *known.std]).allclose(torch.cat(values)):
+            return name
+    return "a convention of its own"
