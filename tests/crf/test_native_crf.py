@@ -48,6 +48,30 @@ def test_it_has_the_derivatives_of_its_inputs(natural, smooth, normalization, pe
     assert torch.autograd.gradcheck(refine, (probs, w1, w2, compatibility))
 
 
+@pytest.mark.parametrize("w1", [5.0, 40.0, torch.tensor(5.0), torch.tensor([5.0, 1, 2])])
+@pytest.mark.parametrize("compatibility", [None, torch.rand(3, 3, generator=torch.Generator().manual_seed(0))])
+def test_in_place_and_by_blocks_it_is_the_same(natural, smooth, w1, compatibility):
+    image, unary = natural(1, 20, 31), -smooth(1, 3, 20, 31)[0].flatten(1).t().log()
+    bilateral = native.bilateral_lattice(image, 50, 10, "symmetric", torch.float32)
+    spatial = native.spatial_lattice((1, 20, 31), 3, "symmetric", torch.float32, torch.device("cpu"))
+    plain = native.mean_field(unary, [(w1, bilateral.filter), (3, spatial.filter)], compatibility, 10)
+    blocks = native.mean_field_in_place(unary, [(w1, bilateral), (3, spatial)], compatibility, 10, rows=100)
+    torch.testing.assert_close(blocks, plain, rtol=0, atol=1e-4)
+
+
+def test_a_lattice_kept_from_validation_serves_in_training(natural, smooth):
+    native.spatial_lattice.cache_clear()
+    image, probs = natural(1, 12, 15), smooth(1, 3, 12, 15)
+    with torch.inference_mode():
+        expected = DenseCRF(5, 50, 10, 3, 3)(image, probs)
+    w1 = torch.tensor(5.0, requires_grad=True)
+    refined = DenseCRF(w1, 50, 10, 3, 3)(image, probs)
+    refined[:, 0].sum().backward()
+    torch.testing.assert_close(refined, expected.clone())
+    assert w1.grad is not None
+    assert w1.grad.isfinite()
+
+
 def test_it_has_second_derivatives(natural, smooth):
     image, probs = natural(1, 3, 4), smooth(1, 2, 3, 4).double().requires_grad_()
     w1 = torch.tensor(2.0).double().requires_grad_()

@@ -7,8 +7,8 @@ is *blurred* by (½, 1, ½) along each of its d + 1 axes, and the result is *sli
 sums of rows, so each is one `embedding_bag` over tables that depend on the features alone; `inner` and `outer` (the
 normalisation) are folded into the weights of the first and the last.
 
-A lattice point has d + 1 integer coordinates of sum 0, all equal modulo d + 1. So it is its remainder r (0 … d) and the
-d quotients q_j = (x_j - r) / (d + 1), which pack into one small integer; equal points are found by sorting those.
+A lattice point has d + 1 integer coordinates of sum 0, all equal modulo d + 1. So it is a remainder r (0 … d) and the
+quotients q_j = (x_j - r) / (d + 1), which pack into one integer; equal points are found by sorting these.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Weight = float | Tensor
 SMALLEST = 1e-8  # a probability of 0 would be an infinite energy; float16 has nothing between 0 and 6e-8
-ROWS = 8192  # with some twenty labels, half a megabyte: of a core's cache
+ROWS = 8192  # to a thread: with some twenty labels half a megabyte, which its cache holds
 
 
 def mean_field(
@@ -56,9 +56,9 @@ def mean_field_in_place(
     """`mean_field` on lattices without derivatives: one Q, and everything else of a pixel `rows` pixels at a time,
     while they are in the cache."""
     weights = [_tensor(weight, unary) for weight, _ in kernels]
-    # With Potts and modest weights the largest log_q of a pixel is between -log K and 50: exp can do without taking it
-    # off first, which is half the time of a softmax.
-    bounded = compatibility is None and all(not isinstance(w, Tensor) and 0 <= w <= 20 for w, _ in kernels)
+    # With Potts and modest weights the largest log_q of a pixel lies between -log K and a few times their sum: exp can
+    # do without taking it off first, which is half the time of a softmax.
+    bounded = compatibility is None and sum(float("nan") if isinstance(w, Tensor) else w for w, _ in kernels) <= 20
     Q = torch.empty_like(unary)
     blocks = list(zip(unary.split(rows), Q.split(rows), zip(*(lattice.slices(rows) for _, lattice in kernels))))
     for iteration in range(iterations + 1):
@@ -76,6 +76,7 @@ def mean_field_in_place(
                 q /= q.sum(1, keepdim=True)
             else:
                 torch.softmax(log_q, 1, out=q)
+        del points  # before the next ones need the room
     return Q
 
 
@@ -90,7 +91,7 @@ def bilateral_lattice(
 ) -> Lattice:
     """Pictures (B, 3, H, W) uint8 -> the filter by position and colour over their B·H·W pixels."""
     B, _, H, W = image.shape
-    colour = image.permute(1, 0, 2, 3).reshape(3, -1).float() / sigma_beta
+    colour = image.permute(1, 0, 2, 3).reshape(3, -1).float() / _divisor(sigma_beta, image.device)
     features = torch.cat([_position(B, H, W, sigma_alpha, image.device), colour])
     upper = [(W - 1) / sigma_alpha, (H - 1) / sigma_alpha, *[255 / sigma_beta] * 3]
     return build(features, upper, normalization, B, dtype)
@@ -112,12 +113,17 @@ def spatial_lattice(
 
 def _position(B: int, H: int, W: int, sigma: float, device: torch.device) -> Tensor:
     """(2, B·H·W): x and y over sigma."""
-    x = (torch.arange(W, device=device, dtype=torch.float32) / sigma).expand(B, H, W)
-    y = (torch.arange(H, device=device, dtype=torch.float32) / sigma)[:, None].expand(B, H, W)
-    return torch.stack([x.reshape(-1), y.reshape(-1)])
+    steps = torch.arange(max(H, W), device=device, dtype=torch.float32) / _divisor(sigma, device)
+    return torch.stack([steps[:W].expand(B, H, W), steps[:H, None].expand(B, H, W)]).view(2, -1)
+
+
+def _divisor(sigma: float, device: torch.device) -> Tensor:
+    """By a plain number CUDA would multiply with its inverse, and round to other points than a CPU."""
+    return torch.full((), sigma, dtype=torch.float32, device=device)
 
 
 def energy(probs: Tensor) -> Tensor:
+    """U = -log P"""
     return probs.clamp(min=SMALLEST).log_().neg_()
 
 
@@ -137,6 +143,6 @@ def refine(crf: DenseCRF, image: Tensor, probs: Tensor) -> Tensor:
         Q = mean_field(unary, kernels, crf.compatibility, crf.iterations)
     else:
         lattices = [(crf.w1, bilateral), (crf.w2, spatial)]
-        rows = len(unary) if unary.is_cuda else ROWS
+        rows = len(unary) if unary.is_cuda else ROWS * torch.get_num_threads()
         Q = mean_field_in_place(unary, lattices, crf.compatibility, crf.iterations, rows)
     return Q.view(B, H, W, K).permute(0, 3, 1, 2).contiguous()
