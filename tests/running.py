@@ -74,7 +74,8 @@ def atrous(
 ) -> subprocess.CompletedProcess[str]:
     """`atrous words…` in a process of its own, as a user starts it."""
     command = [sys.executable, "-m", "atrous", *words]
-    environment = os.environ | (env or {})
+    # W&B leaves in the environment how to reach the service of this process.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")} | (env or {})
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
 
 

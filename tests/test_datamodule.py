@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from atrous.batch import IGNORE, Sample
+from atrous.batch import IGNORE, LabelSpace, Sample
 from atrous.datamodule import Drawn, Once, SegmentationDataModule, Stream, collate
 
 
@@ -68,7 +68,7 @@ def test_pictures_of_different_sizes_make_no_batch():
 class Numbers:
     """Pictures whose pixels are their index, augmented by adding the draw."""
 
-    labels, train, val = None, "train", "val"
+    labels, train, val = LabelSpace(["only"]), "train", "val"
 
     def split(self, name):
         return [Sample(np.full((1, 1, 3), i, np.uint8), np.zeros((1, 1), np.uint8), str(i)) for i in range(9)]

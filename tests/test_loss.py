@@ -49,6 +49,7 @@ def test_padding_changes_neither_loss_nor_gradient(case):
     one.backward()
     other.backward()
     assert one.item() == pytest.approx(other.item(), rel=1e-6)
+    assert padded.grad is not None
     torch.testing.assert_close(padded.grad[..., :7, :6], logits.grad)
     assert (padded.grad[..., 7:, :] == 0).all()
 

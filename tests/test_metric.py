@@ -44,7 +44,8 @@ def test_the_matrix_counts_pixel_by_pixel(pictures):
 
 
 def test_iou_is_the_devkits_and_an_absent_class_is_left_out(pictures):
-    scores, expected = Scores.of(matrix_of(*pictures)), devkit(*pictures, classes=5)
+    predictions, labels = pictures
+    scores, expected = Scores.of(matrix_of(predictions, labels)), devkit(predictions, labels, 5)
     np.testing.assert_array_equal(scores.iou, expected)
     assert np.isnan(scores.iou[4])
     assert scores.counted == 4

@@ -1,8 +1,8 @@
 import pytest
 from running import configure
 
+from atrous.build import build_network
 from atrous.optim import sgd
-from atrous.run import build_network
 
 
 def network(*overrides):

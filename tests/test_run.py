@@ -186,7 +186,7 @@ def test_the_learning_rate_is_poly_in_the_iteration_for_each_group(tmp_path):
         (["augment=v1", "augment.crop=32"], r"must be 8k\+1.*: 25 or 33"),
         (["trainer.accelerator=gpu"], "sees no GPU"),
         (["trainer=ddp", "trainer.accelerator=auto"], "needs a number of processes"),
-        (["data.size=0"], "must be 1 or more"),
+        (["data.size=0"], "`size` must be"),
         (["loss.class_weights=[1,2]"], "one a class"),
     ],
 )

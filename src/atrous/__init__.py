@@ -22,11 +22,11 @@ def network(*overrides: str, num_classes: int = 21) -> nn.Module:
     """
     from hydra import compose, initialize_config_dir
 
+    from atrous.build import build_network
     from atrous.override import CONF, absences, misunderstood
-    from atrous.run import build_network
 
     config_name = "config" if any(word.startswith("experiment=") for word in overrides) else "describe"
-    words = absences(overrides)
+    words = absences(overrides, config_name)
     problem = misunderstood(words, config_name)
     if problem:
         raise ValueError(problem)

@@ -54,12 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, words: list[str]) -> int:
-    from atrous.override import absences, misunderstood
+    from atrous.override import absences, misunderstood, paths
 
     target, config_name, _ = VERBS[verb]
     parser = _parser(verb)
     asked = parser.parse_intermixed_args(words)
-    asked.overrides = absences(asked.overrides)
+    asked.overrides = absences(paths(asked.overrides), config_name)
     if asked.help and config_name == "config" and not any(o.startswith("experiment=") for o in asked.overrides):
         asked.overrides.append("experiment=shapes")  # so that there is something to show
     if not (asked.help or asked.hydra_help or asked.info or asked.shell_completion):

@@ -43,9 +43,19 @@ def name_of(experiment: str | None, overrides: Sequence[str]) -> str:
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 
-def absences(overrides: Sequence[str]) -> list[str]:
+def paths(overrides: Sequence[str]) -> list[str]:
+    """What lies on this disk is taken as it stands: the folders of runs have `=` and `,` in their names."""
+    quoted = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        plain = not set(value) & set(",=[]{}() ") or value[0] in "'\"" or not Path(value).expanduser().exists()
+        quoted.append(text if plain else f"{key}='{value}'")
+    return quoted
+
+
+def absences(overrides: Sequence[str], config_name: str = "config") -> list[str]:
     """`crf=null`, as everywhere else in YAML, for Hydra's `~crf`."""
-    groups = _groups()
+    groups = _groups(config_name)
     return [f"~{o[:-5]}" if o.endswith("=null") and o[:-5] in groups else o for o in overrides]
 
 
@@ -53,31 +63,35 @@ def absences(overrides: Sequence[str]) -> list[str]:
 def misunderstood(overrides: Sequence[str], config_name: str = "config") -> str | None:
     """What is wrong with these overrides, in at most five lines; None where nothing is."""
     parsed: list[Override] = []
-    groups = _groups()
+    groups = _groups(config_name)
     for text in overrides:
         if "=" not in text and not text.startswith("~"):
-            experiment = f"experiment={_nearest(text, groups['experiment'])[0]}" if groups.get("experiment") else "…"
-            return f"`{text}` is not of the form key=value; did you mean {experiment}?"
+            choices = {name: f"{group}={name}" for group, names in groups.items() for name in names}
+            near = [choices[name] for name in _nearest(text, list(choices))]
+            return f"`{text}` is not of the form key=value" + (f"; did you mean {' or '.join(near)}?" if near else "")
         try:
             parsed.append(OverridesParser.create().parse_override(text))
         except HydraException as error:
             return f"`{text}` can't be read as key=value: {str(error).splitlines()[0]}\nquote what holds , = [ ] {{ }}"
-    choices = [o for o in parsed if o.key_or_group in groups]
-    for override in choices:
+    chosen = [o for o in parsed if o.key_or_group in groups]
+    for override in chosen:
         problem = _wrong_choice(override, groups)
         if problem:
             return problem
-    if "experiment" in groups and config_name == "config" and not any(o.key_or_group == "experiment" for o in choices):
+    if "experiment" in groups and config_name == "config" and not any(o.key_or_group == "experiment" for o in chosen):
         return f"which experiment? experiment=… is one of: {', '.join(groups['experiment'])}"
-    return _wrong_value([o for o in parsed if o not in choices], choices, groups, config_name)
+    return _wrong_value([o for o in parsed if o not in chosen], chosen, groups, config_name)
 
 
-def _groups() -> dict[str, list[str]]:
-    """{"model/head": ["aspp_l", …], …}, as the folders of conf/ say."""
+def _groups(config_name: str = "config") -> dict[str, list[str]]:
+    """{"model/head": ["aspp_l", …], …}: the folders of conf/ from which this configuration chooses."""
+    chosen = [entry for entry in OmegaConf.load(CONF / f"{config_name}.yaml").defaults if OmegaConf.is_dict(entry)]
+    offered = {key for entry in chosen for key in entry}
     groups: dict[str, list[str]] = {}
     for path in sorted(CONF.rglob("*.yaml")):
-        if path.parent != CONF:
-            groups.setdefault(path.parent.relative_to(CONF).as_posix(), []).append(path.stem)
+        group = path.parent.relative_to(CONF).as_posix()
+        if group in offered:
+            groups.setdefault(group, []).append(path.stem)
     return groups
 
 
@@ -111,7 +125,8 @@ def _wrong_value(
                 return _unknown(key, base, groups)
             continue
         if "/" in key:
-            return f"there is no group {key}; did you mean {' or '.join(_nearest(key, list(groups)))}?"
+            near = " or ".join(_nearest(key, list(groups)))
+            return f"there is no group {key}" + (f"; did you mean {near}?" if near else f": it has {', '.join(base)}")
         node, there = _look_up(base, key)
         if not there:
             return _unknown(key, base, groups)

@@ -15,11 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from atrous.batch import LabelSpace
+from atrous.build import build_crf, build_network
 from atrous.callback.checkpoint import Checkpoint, WholeFiles
 from atrous.callback.guard import FiniteLoss, RanksAgree
 from atrous.callback.result import Result, show
 from atrous.check import check_devices, check_run
-from atrous.config import Config, Model, TrainOnly
+from atrous.config import Config, TrainOnly
 from atrous.datamodule import SegmentationDataModule
 from atrous.folder import RunFolder
 from atrous.logger import close
@@ -70,17 +71,7 @@ def train(cfg: Config) -> dict[str, Any] | None:
 
 
 # ---- configuration -> objects -------------------------------------------------------------------------------------
-def build_network(model: Model, num_classes: int) -> nn.Module:
-    """Backbone -> head -> network -> the pyramid around it, if any; each is told what it must fit."""
-    from atrous.model.network import Network
-
-    backbone = instantiate(model.backbone, _convert_="all")
-    late = {"in_channels": backbone.out_channels, "fc_channels": backbone.fc_channels, "num_classes": num_classes}
-    network: nn.Module = Network(backbone, instantiate(model.head, **late, _convert_="all"))
-    return network if model.multiscale is None else instantiate(model.multiscale, network=network, _convert_="all")
-
-
-def load_weights(cfg: Config, network: nn.Module, labels: LabelSpace) -> None:
+def load_weights(cfg: Config, network: Any, labels: LabelSpace) -> None:
     from atrous.model.weights import load
 
     assert cfg.weights is not None
@@ -102,14 +93,13 @@ def train_only(part: TrainOnly, network: Any) -> None:
 
 
 def build_module(cfg: Config, network: nn.Module, labels: LabelSpace, config: dict[str, Any]) -> SegmentationModule:
-    crf = None if cfg.crf is None else {key: value for key, value in cfg.crf.items() if key != "validate"}
     return SegmentationModule(
         network,
         labels.names,
         loss=instantiate(cfg.loss, _convert_="all"),
         optimizer=instantiate(cfg.optim, _convert_="all"),
         schedule=partial(instantiate(cfg.schedule, _convert_="all"), steps=cfg.trainer.max_steps),
-        crf=instantiate(crf, _convert_="all"),
+        crf=build_crf(cfg.crf),
         validate_crf=bool(cfg.crf is not None and cfg.crf.get("validate")),
         seed=cfg.seed,
         about={"config": config, "names": list(labels.names), "palette": labels.palette.tolist()},

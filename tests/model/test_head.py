@@ -164,3 +164,16 @@ def test_impossible_heads_are_refused(arguments, message):
         decimate(imagenet_fc(), kernel=5, channels=4)
     with pytest.raises(ValueError, match="`channels` must be at most the 12"):
         decimate(imagenet_fc(), kernel=3, channels=13)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_gradients_of_two_passes_add(fused):
+    """Gradient accumulation: torch adds the second pass to the first in place, and what shares memory would double."""
+    head = ASPP(5, 3, rates=[2, 4, 8, 12], fused=fused).double()
+    for passes in (1, 2):
+        head(features()).square().sum().backward()
+        gradients = [parameter.grad.clone() for parameter in head.parameters()]
+        if passes == 1:
+            once = gradients
+    for one, two in zip(once, gradients):
+        torch.testing.assert_close(two, 2 * one)

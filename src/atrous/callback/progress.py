@@ -74,7 +74,8 @@ class Meter(L.Callback):
         # The scheduler has moved on: these are the rates that the next iteration, number `step` from 0, will use.
         rates = {f"lr/{group['name']}": group["lr"] for group in trainer.optimizers[0].param_groups}
         metrics = {
-            "train/loss": float(self.loss) / self.batches,
+            # Lightning hands out the loss divided by the accumulation steps.
+            "train/loss": float(self.loss) / self.batches * trainer.accumulate_grad_batches,
             **rates,
             "time/images_per_s": self.pictures / took,
             "time/data_share": min(1.0, self.waited / took),

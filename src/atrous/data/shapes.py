@@ -73,16 +73,16 @@ class Shapes:
         val_pictures: int = 64,
         seed: int = 0,
     ):
-        height, width = (size, size) if isinstance(size, int) else size
-        if min(height, width) < 1:
-            raise ValueError(f"`size` must be 1 or more (got {size})")
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        if len(sides) != 2 or min(sides) < 1:
+            raise ValueError(f"`size` must be a side or [height, width], 1 or more (got {size})")
         if min(train_pictures, val_pictures) < 1:
             raise ValueError(
                 f"`train_pictures` and `val_pictures` must be 1 or more (got {train_pictures}, {val_pictures})"
             )
         if not 0 <= seed < 1 << 64:
             raise ValueError(f"`seed` must be 0 … 2^64 - 1 (got {seed})")
-        self.size = height, width
+        self.size = sides
         self.seed = seed
         self.lengths = {self.train: train_pictures, self.val: val_pictures}
         self.labels = LabelSpace(NAMES, np.array(COLOURS, np.uint8))
@@ -170,7 +170,7 @@ def imagine(bits: np.random.Philox, height: int, width: int) -> Scene:
     second = colour + 0.3 * (255 * np.stack([next(rows), next(rows), next(rows)], 1) - colour)
     colour[1] = rgb(hue[1], 0.1, 0.95 + 0.05 * luck[2])
     second[1] = 0.88 * colour[1]
-    pale, dark = 0.22 + 0.2 * luck[4], 0.62 + 0.25 * luck[5]
+    pale, bright = 0.22 + 0.2 * luck[4], 0.62 + 0.25 * luck[5]
     return Scene(
         height,
         width,
@@ -187,7 +187,7 @@ def imagine(bits: np.random.Philox, height: int, width: int) -> Scene:
         colour=colour,
         second=second,
         warm_cool_haze=np.stack(
-            [rgb(0.03 + 0.1 * luck[6], pale, dark), rgb(0.52 + 0.16 * luck[6], pale, dark), rgb(luck[7], 0.05, 0.7)]
+            [rgb(0.03 + 0.1 * luck[6], pale, bright), rgb(0.52 + 0.16 * luck[6], pale, bright), rgb(luck[7], 0.05, 0.7)]
         ),
         light=between(-12, 12)[:2],
         grain=bits.random_raw(-(-height * width // 8)).astype("<u8").view(np.uint8)[: height * width],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +128,8 @@ def sum_of_shifts(x: Tensor, layers: Sequence[nn.Conv2d]) -> Tensor:
     weight = torch.cat([layer.weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2) for layer in layers])
     products = F.conv2d(x, weight[..., None, None]).flatten(2)  # (B, ΣKkk, h·w)
     products = products.to(torch.promote_types(products.dtype, torch.float32))
-    logits = torch.stack([layer.get_parameter("bias") for layer in layers]).sum(0)[:, None, None]
+    # Added one by one: the gradients of stack().sum(0) share one memory, and accumulation would add to it many times.
+    logits = reduce(torch.add, [layer.get_parameter("bias") for layer in layers])[:, None, None]
     for layer, product in zip(layers, products.chunk(len(layers), dim=1)):
         kernel, rate = layer.kernel_size[0], layer.dilation[0]
         logits = logits + F.fold(product, x.shape[2:], kernel, dilation=rate, padding=(kernel - 1) * rate // 2)

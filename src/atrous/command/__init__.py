@@ -1,0 +1,1 @@
+"""The verbs of the command line that are not a run: one file each, named as the verb."""
