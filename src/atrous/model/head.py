@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +128,8 @@ def sum_of_shifts(x: Tensor, layers: Sequence[nn.Conv2d]) -> Tensor:
     products = F.conv2d(x, weight[..., None, None]).flatten(2)  # (B, ΣKkk, h·w)
     products = products.to(torch.promote_types(products.dtype, torch.float32))
     # Added one by one: the gradients of stack().sum(0) share one memory, and accumulation would add to it many times.
-    logits = reduce(torch.add, [layer.get_parameter("bias") for layer in layers])[:, None, None]
+    first, *others = (layer.get_parameter("bias")[:, None, None] for layer in layers)
+    logits = sum(others, start=first)
     for layer, product in zip(layers, products.chunk(len(layers), dim=1)):
         kernel, rate = layer.kernel_size[0], layer.dilation[0]
         logits = logits + F.fold(product, x.shape[2:], kernel, dilation=rate, padding=(kernel - 1) * rate // 2)
