@@ -127,12 +127,13 @@ def sum_of_shifts(x: Tensor, layers: Sequence[nn.Conv2d]) -> Tensor:
     weight = torch.cat([layer.weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2) for layer in layers])
     products = F.conv2d(x, weight[..., None, None]).flatten(2)  # (B, ΣKkk, h·w)
     products = products.to(torch.promote_types(products.dtype, torch.float32))
-    # Added one by one: the gradients of stack().sum(0) share one memory, and accumulation would add to it many times.
-    first, *others = (layer.get_parameter("bias")[:, None, None] for layer in layers)
-    logits = sum(others, start=first)
+    logits = products.new_zeros(())
     for layer, product in zip(layers, products.chunk(len(layers), dim=1)):
         kernel, rate = layer.kernel_size[0], layer.dilation[0]
         logits = logits + F.fold(product, x.shape[2:], kernel, dilation=rate, padding=(kernel - 1) * rate // 2)
+        # Each bias to the map, not first to one another: the gradients of such a sum share one memory, and to that
+        # memory gradient accumulation adds once for every layer.
+        logits = logits + layer.get_parameter("bias")[:, None, None]
     return logits
 
 
