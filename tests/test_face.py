@@ -15,7 +15,7 @@ from running import MINIATURE, configure, run, weights
 
 import atrous
 from atrous.crf import DenseCRF
-from atrous.run import build_network
+from atrous.build import build_network
 from atrous.segmenter import Segmenter
 
 MODEL = [word for word in MINIATURE if word.startswith(("experiment", "model"))]
@@ -79,6 +79,10 @@ def test_segment_is_the_largest_score_at_the_pictures_own_size(folder, image):
     assert found.segment(image).dtype == np.uint8
     assert (found.segment(image) == probs.argmax(0)).all()
     np.testing.assert_allclose(found.probs(image), probs, atol=1e-5)
+
+
+def test_the_weights_of_the_best_validation_work_too(folder, image):
+    assert atrous.load(folder / "checkpoint" / "best.ckpt").segment(image).shape == image.shape[:2]
 
 
 def test_a_picture_may_come_as_a_path_as_pil_or_as_an_array(folder, image, tmp_path):
