@@ -14,8 +14,8 @@ from PIL import Image
 from running import MINIATURE, configure, run, weights
 
 import atrous
-from atrous.crf import DenseCRF
 from atrous.build import build_network
+from atrous.crf import DenseCRF
 from atrous.segmenter import Segmenter
 
 MODEL = [word for word in MINIATURE if word.startswith(("experiment", "model"))]
