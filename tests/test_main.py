@@ -30,6 +30,10 @@ def test_help_and_the_configuration_of_a_verb_need_no_torch(words):
         (["trian"], "did you mean train"),
         (["train", "experiment=shapes", "model/head=aspl"], "did you mean model/head=aspp_l"),
         (["train", "experiment=shapes", "data=voc", "data.root=/nowhere", "logger=csv"], "data.root="),
+        (
+            ["train", "experiment=shapes", "seed=0,1", "trainer=ddp", "trainer.devices=2", "-m"],
+            "can't train on 2 processes",
+        ),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(words, told, tmp_path):

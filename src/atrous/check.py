@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from torch import nn
 
@@ -25,6 +27,13 @@ def check_devices(trainer: DictConfig) -> None:
         raise ValueError("`trainer=ddp` on CPUs needs a number of processes: trainer.devices=2")
 
 
+def check_processes(world_size: int) -> None:
+    """Lightning starts the other processes of a run from this one's command line: each would replay the sweep."""
+    multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if world_size > 1 and multirun:
+        raise ValueError(f"a --multirun can't train on {world_size} processes: start each of its runs by itself")
+
+
 def check_run(network: Any, pictures: Any, data: SegmentationDataModule) -> None:
     if network.num_classes != len(pictures.labels):
         raise ValueError(f"the head gives {network.num_classes} classes, the dataset has {len(pictures.labels)}")
@@ -41,10 +50,10 @@ def check_run(network: Any, pictures: Any, data: SegmentationDataModule) -> None
             f"{len(trained)} batch-norm layers are trained, which needs 2 pictures or more on a device at a time "
             f"(`device_batch={data.device_batch}`): a larger device_batch, or a backbone with frozen batch-norm"
         )
-    pictures.split(pictures.train)
-    if not len(pictures.split(pictures.val)):
+    data.setup("fit")
+    if not len(data.val_split):
         raise ValueError(f"the split {pictures.val!r} is empty: there is nothing to score")
 
 
 def _learns(norm: nn.Module) -> bool:
-    return any(p.requires_grad for p in norm.parameters()) and not getattr(norm, "frozen", False)
+    return any(parameter.requires_grad for parameter in norm.parameters())

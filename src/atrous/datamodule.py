@@ -113,14 +113,16 @@ class SegmentationDataModule(L.LightningDataModule):
         self.device_batch, self.total_batch, self.val_batch = device_batch, total_batch, val_batch
         self.seed = seed
         self.workers = workers_for_this_machine() if workers is None else workers
+        self.train_split: Sequence[Sample] = ()
+        self.val_split: Sequence[Sample] = ()
 
     def setup(self, stage: str | None = None) -> None:
-        if stage == "fit":
+        if stage == "fit" and not self.train_split:
             self.train_split = self.pictures.split(self.pictures.train)
             # One draw in this process, so that what it imports is not first imported in the workers: W&B hooks into
             # imports, and its hook fails in a forked process. It also tells at once of data that can't be read.
             Drawn(self.train_split, self.augment)[0, 0]
-        self.val_split = self.pictures.split(self.pictures.val)
+        self.val_split = self.val_split or self.pictures.split(self.pictures.val)
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer

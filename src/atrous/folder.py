@@ -36,6 +36,11 @@ class RunFolder:
     def last(self) -> Path:
         return self.path / "checkpoint" / "last.ckpt"
 
+    @property
+    def resume_from(self) -> Path | None:
+        """The checkpoint from which the run goes on."""
+        return self.last if self.last.exists() and not self.anew else None
+
     def finished(self) -> dict[str, Any] | None:
         """What was found, if this very configuration has come to its end here before."""
         if self.anew or not (self.path / "result.json").exists():

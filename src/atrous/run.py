@@ -1,4 +1,4 @@
-"""A run: configuration -> objects -> trainer -> result. The only place that instantiates."""
+"""A run: configuration -> objects -> trainer -> result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from atrous.build import build_crf, build_network
 from atrous.callback.checkpoint import Checkpoint, WholeFiles
 from atrous.callback.guard import FiniteLoss, RanksAgree
 from atrous.callback.result import Result, show
-from atrous.check import check_devices, check_run
+from atrous.check import check_devices, check_processes, check_run
 from atrous.config import Config, TrainOnly
 from atrous.datamodule import SegmentationDataModule
 from atrous.folder import RunFolder
@@ -44,25 +44,25 @@ def train(cfg: Config) -> dict[str, Any] | None:
     pictures = instantiate(cfg.data, _convert_="all")
     torch.manual_seed(cfg.seed)
     network = build_network(cfg.model, len(pictures.labels)).to(memory_format=torch.channels_last)
-    if cfg.weights is not None and not folder.last.exists():
+    if cfg.weights is not None and not folder.resume_from:
         load_weights(cfg, network, pictures.labels)
     if cfg.train_only is not None:
         train_only(cfg.train_only, network)
     module = build_module(cfg, network, pictures.labels, config)
     trainer = build_trainer(cfg, config, folder)
+    check_processes(trainer.world_size)
     data = build_data(cfg, pictures, trainer)
     check_run(network, pictures, data)
 
     folder.open()
     log.info(opening(cfg, module, data, trainer))
-    resume_from = folder.last if folder.last.exists() else None
-    if resume_from:
-        log.info(f"going on from {resume_from}")
+    if folder.resume_from:
+        log.info(f"going on from {folder.resume_from}")
     for logger in trainer.loggers:
         logger.log_hyperparams(config)
     done = False
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=folder.resume_from, weights_only=True)
         trainer.test(module, datamodule=data, verbose=False)
         done = True
     finally:
@@ -170,10 +170,10 @@ def precision(trainer: DictConfig) -> str:
 
 # ---- telling ------------------------------------------------------------------------------------------------------
 def opening(cfg: Config, module: L.LightningModule, data: SegmentationDataModule, trainer: L.Trainer) -> str:
-    data.setup("fit")
     millions = sum(p.numel() for p in module.parameters()) / 1e6
     device = torch.cuda.get_device_name() if trainer.accelerator.__class__.__name__ == "CUDAAccelerator" else "cpu"
-    choice = f" (trainer.precision=auto: {device} computes in it)" if cfg.trainer.precision == "auto" else ""
+    reason = "the device computes in bf16" if trainer.precision == "bf16-mixed" else "the device has no bf16"
+    choice = f" (trainer.precision=auto: {reason})" if cfg.trainer.precision == "auto" else ""
     return "\n".join(
         [
             f"{len(data.train_split)} pictures to train on, {len(data.val_split)} to score, "
