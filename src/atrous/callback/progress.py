@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from atrous.batch import Batch
@@ -91,12 +91,10 @@ class Meter(L.Callback):
         if not (trainer.is_global_zero and sys.stdout.isatty()):
             return
         self.bar = Progress(
-            TextColumn("train"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=12),  # all of it fits a terminal of 80 columns
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            TimeRemainingColumn(),
             TextColumn("{task.fields[told]}"),
             refresh_per_second=4,
         )
@@ -105,7 +103,7 @@ class Meter(L.Callback):
 
     def _show(self, trainer: L.Trainer, step: int, metrics: dict[str, float]) -> None:
         rate = next(value for key, value in metrics.items() if key.startswith("lr/"))
-        told = f"loss {metrics['train/loss']:.3f}  lr {rate:.2g}  {metrics['time/images_per_s']:.0f} images/s"
+        told = f"loss {metrics['train/loss']:.3f}  lr {rate:.2g}  {metrics['time/images_per_s']:.0f} img/s"
         if self.miou is not None:
             told += f"  mIoU {self.miou:.3f}"
         if self.bar is not None:
