@@ -2,7 +2,7 @@
 
 import pytest
 from miniature import write_voc
-from running import configure, run_plain
+from running import configure, run, run_plain
 
 from atrous.override import CONF
 
@@ -42,3 +42,29 @@ def test_a_shipped_experiment_trains_and_scores(name, tmp_path):
     assert result["protocol"]["iteration"] == 2
     assert 0 <= result["scores"]["mean_iou"] <= 1
     assert (result["scores_crf"] is None) == (cfg.crf is None)
+
+
+HEADS = sorted(path.stem for path in (CONF / "model" / "head").glob("*.yaml"))
+BACKBONES = {"small": 8, "vgg16": 4, "resnet50": 4}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_trains_with_every_head(backbone, head, tmp_path):
+    hidden = ["model.head.hidden=16"] if head.startswith("fc6") else []
+    words = [f"model/backbone={backbone}", f"model.backbone.width={BACKBONES[backbone]}", f"model/head={head}", *hidden]
+    result = run(tmp_path, *words, "trainer.max_steps=1", "trainer.val_check_interval=1", "data.val_pictures=2")
+    assert result["protocol"]["iteration"] == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model/multiscale=features", "model/backbone=vgg16"],
+        ["model/multiscale=inputs", "model/backbone=resnet50"],
+        ["model/multiscale=inputs", "model/backbone=vgg16", "model.multiscale.fuse=picture"],
+    ],
+)
+def test_the_pyramids_train(words, tmp_path):
+    few = ["model.backbone.width=4", "trainer.max_steps=1", "trainer.val_check_interval=1", "data.val_pictures=2"]
+    assert run(tmp_path, *words, *few)["protocol"]["iteration"] == 1
