@@ -30,10 +30,6 @@ def test_help_and_the_configuration_of_a_verb_need_no_torch(words):
         (["trian"], "did you mean train"),
         (["train", "experiment=shapes", "model/head=aspl"], "did you mean model/head=aspp_l"),
         (["train", "experiment=shapes", "data=voc", "data.root=/nowhere", "logger=csv"], "data.root="),
-        (
-            ["train", "experiment=shapes", "seed=0,1", "trainer=ddp", "trainer.devices=2", "-m"],
-            "can't train on 2 processes",
-        ),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(words, told, tmp_path):
@@ -43,6 +39,21 @@ def test_a_mistake_is_one_message_and_exit_code_2(words, told, tmp_path):
     assert len(done.stderr.splitlines()) <= 5
     assert "Traceback" not in done.stdout + done.stderr
     assert not (tmp_path / "runs").exists()  # nothing is left behind
+
+
+def test_a_multirun_on_several_processes_is_refused(tmp_path):
+    words = [
+        "experiment=shapes",
+        "seed=0,1",
+        "trainer=ddp",
+        "trainer.devices=2",
+        "trainer.accelerator=cpu",
+        "--multirun",
+    ]
+    done = atrous("train", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "can't train on 2 processes" in done.stderr
+    assert not list(tmp_path.rglob("checkpoint"))
 
 
 def test_an_error_that_is_not_ours_is_a_bug_and_keeps_its_traceback():
