@@ -8,24 +8,16 @@ from omegaconf import OmegaConf
 from running import configure
 
 from atrous.override import CONF
+from atrous.segmenter import targets
 
 GROUPS = sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {".", "experiment"})
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent.name != "experiment" and path.parent != CONF)
 
 
-def targets(node):
-    if OmegaConf.is_dict(node):
-        for key, value in node.items_ex(resolve=False) if hasattr(node, "items_ex") else node.items():
-            if key == "_target_":
-                yield value
-            else:
-                yield from targets(value)
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(CONF).as_posix())
 def test_a_group_names_the_package_that_it_configures(path):
     group = path.parent.relative_to(CONF).as_posix().replace("/", ".")
-    for target in targets(OmegaConf.load(path)):
+    for target in targets(OmegaConf.to_container(OmegaConf.load(path))):
         assert target.startswith((f"atrous.{group}.", "lightning.")), f"{path}: {target}"
         assert callable(get_object(target))
 

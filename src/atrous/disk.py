@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | memoryview) -> None:
     """The file is either the old one or the new one, never half of it, also under kill -9 and on a full disk."""
     part = path.with_name(path.name + ".part")
     try:

@@ -25,6 +25,7 @@ from atrous.datamodule import SegmentationDataModule
 from atrous.folder import RunFolder
 from atrous.logger import close
 from atrous.module import SegmentationModule
+from atrous.segmenter import About
 
 log = logging.getLogger("atrous")
 
@@ -102,7 +103,7 @@ def build_module(cfg: Config, network: nn.Module, labels: LabelSpace, config: di
         crf=build_crf(cfg.crf),
         validate_crf=bool(cfg.crf is not None and cfg.crf.get("validate")),
         seed=cfg.seed,
-        about={"config": config, "names": list(labels.names), "palette": labels.palette.tolist()},
+        about=About(config, labels).plain(),
     )
 
 

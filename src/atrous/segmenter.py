@@ -88,9 +88,12 @@ class About(NamedTuple):
         told = json.loads(told) if isinstance(told, str) else told
         return cls(told["config"], LabelSpace(told["names"], np.asarray(told["palette"])))
 
+    def plain(self) -> dict[str, Any]:
+        """What `of` reads, in values that a checkpoint and JSON can hold."""
+        return {"config": self.config, "names": list(self.labels.names), "palette": self.labels.palette.tolist()}
+
     def json(self) -> str:
-        names, palette = list(self.labels.names), self.labels.palette.tolist()
-        return json.dumps({"config": self.config, "names": names, "palette": palette})
+        return json.dumps(self.plain())
 
 
 def pixels(image: Any) -> np.ndarray:

@@ -26,7 +26,7 @@ class WholeFiles(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(Path(path), buffer.getvalue())
+        write_whole(Path(path), buffer.getbuffer())
 
 
 class Checkpoint(L.Callback):
@@ -61,11 +61,11 @@ class Checkpoint(L.Callback):
             self._save(trainer)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        if self._signal and trainer.world_size == 1 and not trainer.sanity_checking:
+        if self._signal and trainer.world_size == 1:
             self._stop(trainer)  # what was saved last is the state to go on from
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if trainer.state.fn != "fit":
             return
         miou = float(trainer.callback_metrics["val/miou"])
         if miou > self.best_miou:

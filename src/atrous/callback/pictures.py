@@ -27,7 +27,7 @@ class Pictures(L.Callback):
         self.samples: list[Sample] = []
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if trainer.state.fn == "fit":
             self._draw(trainer, module)
 
     @rank_zero_only

@@ -55,7 +55,7 @@ class Meter(L.Callback):
                 self.bar.update(self.task, completed=step)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if trainer.state.fn == "fit":
             self.miou = float(trainer.callback_metrics["val/miou"])
             if self.bar is None and trainer.is_global_zero:
                 print(f"iteration {trainer.global_step}: mean IoU {self.miou:.4f} on the validation split", flush=True)

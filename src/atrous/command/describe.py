@@ -61,9 +61,8 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
     if cfg.out is not None:
         path = Path(cfg.out).expanduser() / "receptive_field.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        side = max(size) + -(max(size) - 1) % (
-            4 * network.stride
-        )  # its middle is a logit's, also in a pyramid's scales
+        step = 4 * network.stride  # the middle is a logit's, also in a pyramid's scales
+        side = max(size) + -(max(size) - 1) % step
         write_whole(path, draw(fields(network), effective(cfg, side)))
         log.info(f"{'drawn':22}{path}")
     return {"layers": layers, "logits": shape, **counts(network, layers)}
@@ -164,10 +163,8 @@ def counts(network: nn.Module, layers: Sequence[Layer]) -> dict[str, Any]:
 def summary(network: Any, layers: Sequence[Layer], size: tuple[int, int], shape: tuple[int, ...]) -> dict[str, str]:
     found = counts(network, layers)
     flops = found["flops"]
-    (unit, prefix), told = (
-        scaled(flops),
-        "; ".join(f"{name}: {field}" for name, field in found["receptive_fields"].items()),
-    )
+    unit, prefix = scaled(flops)
+    told = "; ".join(f"{name}: {field}" for name, field in found["receptive_fields"].items())
     scales = [scale for scale in getattr(network, "scales", []) if scale != 1]
     wider = ", ".join(f"{1 / scale:.3g} times as wide at scale {scale:g}" for scale in scales)
     return {
