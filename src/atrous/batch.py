@@ -12,6 +12,9 @@ from torch import Tensor
 IGNORE = 255
 """The label of a pixel that counts nowhere: void, border, padding."""
 
+VOID = (224, 224, 192)
+"""Its colour: entry 255 of PASCAL's palette."""
+
 
 class Sample(NamedTuple):
     image: np.ndarray  # (H, W, 3) uint8 RGB
@@ -33,6 +36,14 @@ def voc_palette(count: int = 256) -> np.ndarray:
         for channel in range(3):
             palette[:, channel] |= ((index >> 3 * bit + channel & 1) << 7 - bit).astype(np.uint8)
     return palette
+
+
+def colour_table(palette: np.ndarray) -> np.ndarray:
+    """(C, 3) -> (256, 3) uint8: the classes' colours, black where there is no class, VOID at IGNORE."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette
+    table[IGNORE] = VOID
+    return table
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,20 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """The file is either the old one or the new one, never half of it, also under kill -9 and on a full disk."""
+def write_whole(path: Path, content: bytes | memoryview, durable: bool = True) -> None:
+    """The file is either the old one or the new one, never half of it, also under kill -9 and on a full disk.
+
+    `durable`: under a power failure too, which costs a few milliseconds."""
     part = path.with_name(path.name + ".part")
     try:
         with open(part, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see that it can be written"
         raise ValueError(f"could not write {path} ({error.strerror}): {cure} and run the same command again") from None
+    finally:
+        part.unlink(missing_ok=True)

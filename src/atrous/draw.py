@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import io
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from atrous.batch import IGNORE, LabelSpace
-
-VOID = (224, 224, 192)
-"""The colour of IGNORE: entry 255 of PASCAL's palette."""
+from atrous.batch import IGNORE, VOID, LabelSpace, colour_table
+from atrous.disk import write_whole
 
 # Okabe and Ito's colours, told apart by readers with any kind of colour vision, and by their brightness too.
 WRONG, MENDED, SPOILT, UNCOUNTED = (213, 94, 0), (86, 180, 233), (240, 228, 66), (128, 128, 128)
@@ -32,7 +29,7 @@ def colour(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
     unknown = label[((label < 0) | (label >= len(palette))) & (label != IGNORE)]
     if unknown.size:
         raise ValueError(f"`label` holds {unknown[0]}: it must be 0 to {len(palette) - 1}, or {IGNORE} for void")
-    return _table(palette)[label]
+    return colour_table(palette)[label]
 
 
 def overlay(image: np.ndarray, label: np.ndarray, palette: np.ndarray, alpha: float = 0.5) -> np.ndarray:
@@ -63,35 +60,20 @@ def errors(
 
 def save(path: str | Path, picture: np.ndarray) -> None:
     """Write (H, W, 3) uint8 as PNG; a reader finds the old file or the new one, never half of one."""
-    with _replacing(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="png")
+    write_whole(Path(path), png(Image.fromarray(picture)))
 
 
 def save_index(path: str | Path, label: np.ndarray, palette: np.ndarray) -> None:
     """Write (H, W) class indices as a palette PNG, PASCAL's own form: other tools open it in the right colours."""
     picture = Image.fromarray(label.astype(np.uint8))
-    picture.putpalette(_table(palette).tobytes())
-    with _replacing(path) as temporary:
-        picture.save(temporary, format="png", optimize=True)
+    picture.putpalette(colour_table(palette).tobytes())
+    write_whole(Path(path), png(picture, optimize=True))
 
 
-def _table(palette: np.ndarray) -> np.ndarray:
-    """(256, 3) uint8: the classes' colours, black where there is no class, VOID at IGNORE."""
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(palette)] = palette
-    table[IGNORE] = VOID
-    return table
-
-
-@contextmanager
-def _replacing(path: str | Path) -> Iterator[Path]:
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def png(picture: Image.Image, **how: Any) -> memoryview:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="png", **how)
+    return buffer.getbuffer()
 
 
 # ---------------------------------------------------------------- a row of tiles per picture
@@ -292,8 +274,7 @@ def curves(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         axis.set_ylim(bottom=0)
         if len(rate) > 1:
             axis.legend(frameon=False)
-    with _replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    _write_figure(figure, path)
 
 
 def _drawable(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -366,5 +347,10 @@ def confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -> Non
     bar.set_label("% of the truth's pixels", fontsize=letters)
     bar.ax.tick_params(labelsize=letters, length=0)
     bar.outline.set_visible(False)
-    with _replacing(path) as temporary:
-        figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.15)
+    _write_figure(figure, path, bbox_inches="tight", pad_inches=0.15)
+
+
+def _write_figure(figure: Any, path: str | Path, **how: Any) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", **how)
+    write_whole(Path(path), buffer.getbuffer())
