@@ -1,8 +1,13 @@
+import logging
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from atrous.batch import IGNORE, LabelSpace, Sample
+from atrous.data.files import Pair, Unreadable
 from atrous.datamodule import Drawn, Once, SegmentationDataModule, Stream, collate
 
 
@@ -89,3 +94,97 @@ def test_the_number_of_workers_changes_nothing():
     alone = batches(0)
     assert len(alone) == 12
     assert batches(2) == alone
+
+
+# ---------------------------------------------------------------- files that can't be read
+
+
+class Torn:
+    """Ten pictures, some of which are unreadable; each tells its index."""
+
+    labels, train, val = LabelSpace(["only"]), "train", "val"
+
+    def __init__(self, bad=(), max_bad=0):
+        self.bad, self.max_bad = bad, max_bad
+
+    def split(self, name):
+        return TornSplit(self.bad)
+
+
+class TornSplit:
+    def __init__(self, bad):
+        self.bad = bad
+        self.pairs = [Pair(f"picture{i}", Path(), Path()) for i in range(10)]
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        if index in self.bad:
+            raise Unreadable(f"picture{index}.jpg can't be read")
+        return Sample(np.full((1, 1, 3), index, np.uint8), np.zeros((1, 1), np.uint8), f"picture{index}")
+
+
+def seen(pictures, workers):
+    data = SegmentationDataModule(pictures, None, device_batch=1, total_batch=1, seed=1, workers=workers)
+    data.setup("fit")
+    assert data.drawn is not None
+    loader = data._loader(data.drawn, sampler=Stream(10, 1, stop=40), batch_size=1)
+    batches: Any = iter(loader)
+    try:
+        return data, [batch.name[0] for batch in batches]
+    finally:
+        if workers:
+            batches._shutdown_workers()  # left to the garbage collector after an error, it waits
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_pictures_stop_training_by_name_unless_they_may_be_skipped(workers):
+    with pytest.raises(Unreadable, match=r"picture3\.jpg can't be read"):
+        seen(Torn([3]), workers)
+    with pytest.raises(Unreadable, match=r"3 pictures can't be read, `data.max_bad=2` may be skipped: picture\d\.jpg"):
+        seen(Torn([3, 4, 7], max_bad=2), workers)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_next_picture_stands_in_for_a_skipped_one_in_any_process(workers):
+    _, whole = seen(Torn(), 0)
+    data, torn = seen(Torn([3, 4, 9], max_bad=3), workers)
+    stand_in = {"picture3": "picture5", "picture4": "picture5", "picture9": "picture0"}
+    assert torn == [stand_in.get(name, name) for name in whole]
+    assert data.skipped() == ["picture3", "picture4", "picture9"]
+
+
+class Told(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.messages = []
+
+    def emit(self, record):
+        self.messages.append(record.getMessage())
+
+
+def test_each_skipped_picture_is_told_once_and_counted():
+    handler = Told()
+    logging.getLogger("atrous").addHandler(handler)
+    seen(Torn([3, 9], max_bad=2), 0)
+    logging.getLogger("atrous").removeHandler(handler)
+    told = handler.messages
+    assert len(told) == 2  # in four rounds
+    assert "skipped, 1 of at most 2: picture" in told[0]
+    assert "skipped, 2 of at most 2: picture" in told[1]
+
+
+def test_what_was_skipped_is_remembered_when_a_run_goes_on():
+    data, _ = seen(Torn([3, 9], max_bad=2), 0)
+    other = SegmentationDataModule(Torn([3, 9], max_bad=2), None, device_batch=1, total_batch=1)
+    other.setup("fit")
+    other.load_state_dict(data.state_dict())
+    assert other.skipped() == ["picture3", "picture9"]
+
+
+def test_scoring_never_skips():
+    data = SegmentationDataModule(Torn([3], max_bad=5), None, device_batch=1, total_batch=1, workers=0)
+    data.setup("fit")
+    with pytest.raises(Unreadable, match="picture3"):
+        list(data.val_split)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from atrous.bar import bar
 from atrous.batch import Batch, LabelSpace, Sample
+from atrous.data.cache import Decoded
+from atrous.data.files import Unreadable
+from atrous.data.parallel import begin_worker, cores
+
+log = logging.getLogger("atrous")
 
 
 class Pictures(Protocol):
@@ -67,15 +73,50 @@ class Once(Sampler[int]):
 
 
 class Drawn(Dataset):
-    """A split whose item (index, draw) is the picture `index`, augmented by the seed `draw`."""
+    """A split whose item (index, draw) is the picture `index`, augmented by the seed `draw`.
 
-    def __init__(self, samples: Sequence[Sample], augment: Callable[[Sample, int], Sample] | None):
-        self.samples, self.augment = samples, augment
+    Up to `max_bad` unreadable pictures are skipped: the next one stands in for each, in every process the same one.
+    """
+
+    def __init__(self, samples: Sequence[Sample], augment: Callable[[Sample, int], Sample] | None, max_bad: int = 0):
+        self.samples, self.augment, self.max_bad = samples, augment, max_bad
+        # What any of the loader's processes has met counts for all of them.
+        self.bad = torch.zeros(len(samples) if max_bad else 0, dtype=torch.bool).share_memory_()
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, draw = key
-        sample = self.samples[index]
+        sample = self._read(index)
         return self.augment(sample, draw) if self.augment else sample
+
+    def _read(self, index: int) -> Sample:
+        for step in range(self.max_bad + 1):
+            place = (index + step) % len(self.samples)
+            try:
+                return self.samples[place]
+            except Unreadable as error:
+                self._skip(place, error)
+        raise Unreadable(f"none of {self.max_bad + 1} pictures in a row can be read: see the messages above")
+
+    def _skip(self, index: int, error: Unreadable) -> None:
+        known = bool(self.max_bad and self.bad[index])
+        if self.max_bad:
+            self.bad[index] = True
+        count = int(self.bad.sum())
+        if count > self.max_bad or not self.max_bad:
+            more = f"{count} pictures can't be read, `data.max_bad={self.max_bad}` may be skipped: " if count else ""
+            raise Unreadable(f"{more}{error}") from error
+        if not known:
+            log.warning(f"skipped, {count} of at most {self.max_bad}: {error}")
+
+    def skipped(self) -> list[str]:
+        """The names of the pictures that were left out."""
+        return [self.samples.pairs[index].name for index in self.bad.nonzero().flatten().tolist()]  # type: ignore[attr-defined]
+
+    def skip(self, names: Sequence[str]) -> None:
+        """These are known to be unreadable."""
+        if self.max_bad and names:
+            known = set(names)
+            self.bad[[index for index, pair in enumerate(self.samples.pairs) if pair.name in known]] = True  # type: ignore[attr-defined]
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -86,14 +127,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
     image = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
     label = torch.from_numpy(np.stack([sample.label for sample in samples]))
     return Batch(image, label, [sample.name for sample in samples])
-
-
-def _prepare_worker(_: int) -> None:
-    import cv2
-
-    cv2.setNumThreads(0)  # the workers are the parallelism
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to all, they are for the run to answer
-        signal.signal(number, signal.SIG_IGN)
 
 
 class SegmentationDataModule(L.LightningDataModule):
@@ -115,18 +148,40 @@ class SegmentationDataModule(L.LightningDataModule):
         self.workers = workers_for_this_machine() if workers is None else workers
         self.train_split: Sequence[Sample] = ()
         self.val_split: Sequence[Sample] = ()
+        self.drawn: Drawn | None = None
 
     def setup(self, stage: str | None = None) -> None:
         if stage == "fit" and not self.train_split:
-            self.train_split = self.pictures.split(self.pictures.train)
+            max_bad = getattr(self.pictures, "max_bad", 0)
+            self.train_split = self._open(self.pictures.train, max_bad)
+            self.drawn = Drawn(self.train_split, self.augment, max_bad)
             # One draw in this process, so that what it imports is not first imported in the workers: W&B hooks into
             # imports, and its hook fails in a forked process. It also tells at once of data that can't be read.
-            Drawn(self.train_split, self.augment)[0, 0]
-        self.val_split = self.val_split or self.pictures.split(self.pictures.val)
+            self.drawn[0, 0]
+        self.val_split = self.val_split or self._open(self.pictures.val)
+
+    def _open(self, name: str, max_bad: int = 0) -> Sequence[Sample]:
+        split = self.pictures.split(name)
+        if isinstance(split, Decoded):
+            with bar(f"decoding {name} into {split.folder}", quiet=rank_zero_only.rank > 0) as report:  # type: ignore[attr-defined]
+                split.fill(report, max_bad)
+        return split
+
+    def skipped(self) -> list[str]:
+        """The names of the training pictures that could not be read, and were left out by this process."""
+        return [] if self.drawn is None else self.drawn.skipped()
+
+    def state_dict(self) -> dict[str, list[str]]:
+        return {"skipped": self.skipped()}
+
+    def load_state_dict(self, state: dict[str, list[str]]) -> None:
+        if self.drawn is not None:
+            self.drawn.skip(state["skipped"])
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
         assert trainer is not None
+        assert self.drawn is not None
         stream = Stream(
             length=len(self.train_split),
             seed=self.seed,
@@ -135,7 +190,7 @@ class SegmentationDataModule(L.LightningDataModule):
             rank=trainer.global_rank,
             world=trainer.world_size,
         )
-        return self._loader(Drawn(self.train_split, self.augment), sampler=stream, batch_size=self.device_batch)
+        return self._loader(self.drawn, sampler=stream, batch_size=self.device_batch)
 
     def val_dataloader(self) -> DataLoader:
         assert self.trainer is not None
@@ -151,12 +206,11 @@ class SegmentationDataModule(L.LightningDataModule):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_prepare_worker,
+            worker_init_fn=begin_worker,
             **how,
         )
 
 
 def workers_for_this_machine() -> int:
     """One a core up to 8; a machine that also computes on its cores keeps one of them free of workers."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores if torch.cuda.is_available() else max(1, cores - 1))
+    return min(8, cores() if torch.cuda.is_available() else max(1, cores() - 1))

@@ -98,9 +98,9 @@ class RunFolder:
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """What makes two runs the same run."""
-    trainer = {key: value for key, value in config["trainer"].items() if key not in WHERE}
     aside = (*BESIDE_THE_POINT, "device_batch")
-    return {key: node for key, node in config.items() if key not in aside} | {"trainer": trainer}
+    groups = {group: {k: v for k, v in config[group].items() if k not in keys} for group, keys in WHERE.items()}
+    return {key: node for key, node in config.items() if key not in aside} | groups
 
 
 def environment() -> tuple[dict[str, Any], str]:

