@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON        ?= python3#  the interpreter of the virtual environment (3.11 to 3.13)
 TORCH_BACKEND ?=#          empty: the index's default build; cpu, auto, cu128 …: another one, which uv knows how to find
 DATASET       ?= shapes
+ROOT          ?=#          where its files are, if not under data/
 BACKBONE      ?=
 HEAD          ?=
 SEED          ?=
@@ -19,17 +20,26 @@ INSTALLED := $(VENV)/.installed
 # An empty value lets Python cache its byte code: without it `import lightning` takes 11 s instead of 4.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup train test test-all check format lock clean
+.PHONY: help setup train prepare check-data browse test test-all check format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # ---- use ----------------------------------------------------------------------------------------------------------
 OVERRIDES = experiment=$(DATASET) $(if $(BACKBONE),model/backbone=$(BACKBONE)) $(if $(HEAD),model/head=$(HEAD)) \
-            $(if $(SEED),seed=$(SEED)) $(ARGS)
+            $(if $(SEED),seed=$(SEED)) $(if $(ROOT),data.root=$(ROOT)) $(ARGS)
 
 train: $(INSTALLED) ## train DATASET=shapes [BACKBONE= HEAD= SEED= ARGS="…"], and show the result
 	@$(BIN)/atrous train $(OVERRIDES)
+
+prepare: $(INSTALLED) ## a dataset from its archives: DATASET=voc [ROOT= ARGS="archives=~/Downloads download=true"]
+	@$(BIN)/atrous prepare data=$(DATASET) $(if $(ROOT),root=$(ROOT)) $(ARGS)
+
+check-data: $(INSTALLED) ## look at every file of it, count its classes: DATASET=voc [ROOT= ARGS="subset=true"]
+	@$(BIN)/atrous check-data data=$(DATASET) $(if $(ROOT),data.root=$(ROOT)) $(ARGS)
+
+browse: $(INSTALLED) ## pictures as the network will see them: DATASET=voc [ROOT= SEED= ARGS="count=24 split=val"]
+	@$(BIN)/atrous browse $(OVERRIDES)
 
 # ---- set-up: redone only when pyproject.toml or the lock has changed -------------------------------------------------
 setup: $(INSTALLED) ## the virtual environment in .venv [PYTHON=python3.12 TORCH_BACKEND=cpu]

@@ -1,7 +1,8 @@
 """Every experiment that is shipped takes two steps, from end to end, on miniature data in its dataset's real layout."""
 
 import pytest
-from miniature import write_voc
+from hydra.utils import instantiate
+from miniature import ARCHIVES, prepared, write_voc
 from running import configure, run, run_plain
 
 from atrous.override import CONF
@@ -9,12 +10,19 @@ from atrous.override import CONF
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
-def miniature_of(target, root):
-    if target.endswith("Shapes"):
+def miniature_of(data, root):
+    if data["_target_"].endswith("Shapes"):
         return ["data.size=65", "data.val_pictures=4"]
-    classes = 11 if target.endswith("CamVid") else 21
-    write_voc(root, classes=classes)
-    return [f"data.root='{root}'", "data.train=train"]
+    if data["_target_"].endswith("Folder"):
+        write_voc(root, {"train": ["a", "b", "c"]})
+        (root / "JPEGImages").rename(root / "images")
+        (root / "SegmentationClass").rename(root / "labels")
+        (root / "dataset.yaml").write_text(f"names: {list(range(21))}")
+    else:
+        dataset = instantiate({**data, "root": str(root)})
+        ARCHIVES[dataset.name](root / "archives")
+        prepared(dataset, root / "archives")
+    return [f"data.root='{root}'"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -35,7 +43,7 @@ def test_a_shipped_experiment_trains_and_scores(name, tmp_path):
         "trainer.accelerator=cpu",
         "trainer.precision=32-true",
     ]
-    small += ["callback.pictures.count=1", f"run_dir='{tmp_path / 'run'}'", *miniature_of(cfg.data._target_, tmp_path)]
+    small += ["callback.pictures.count=1", f"run_dir='{tmp_path / 'run'}'", *miniature_of(cfg.data, tmp_path)]
     small += ["augment.crop=65"] if cfg.augment else []
     small += ["crf.iterations=1"] if cfg.crf else []
     result = run_plain(*small)

@@ -1,10 +1,11 @@
 import pytest
 
-from atrous.override import absences, misunderstood, name_of
+from atrous.override import absences, groups_of, misunderstood, name_of
 
 SHAPES = "experiment=shapes"
 
 
+@pytest.mark.parametrize("config_name", ["config", "browse"])  # browse includes config
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
@@ -30,8 +31,8 @@ SHAPES = "experiment=shapes"
         ([SHAPES, "optim.lr=[1"], "can't be read as key=value"),
     ],
 )
-def test_a_misunderstanding_is_told_with_the_nearest_names_in_five_lines(overrides, told):
-    message = misunderstood(overrides)
+def test_a_misunderstanding_is_told_with_the_nearest_names_in_five_lines(overrides, told, config_name):
+    message = misunderstood(overrides, config_name)
     assert message is not None
     assert told in message
     assert len(message.splitlines()) <= 5
@@ -53,10 +54,31 @@ def test_a_misunderstanding_is_told_with_the_nearest_names_in_five_lines(overrid
 )
 def test_what_is_meant_well_is_let_through(overrides):
     assert misunderstood(overrides) is None
+    assert misunderstood([*overrides, "count=3", "split=val", "out=there"], "browse") is None
 
 
-def test_null_for_a_group_is_hydras_way_to_leave_it_out():
-    assert absences(["crf=null", "seed=null", "model/multiscale=null"]) == ["~crf", "seed=null", "~model/multiscale"]
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ([SHAPES, "cuont=3"], "did you mean count"),
+        ([SHAPES, "count=many"], "`count` is a whole number (12 unless set); got 'many'"),
+        ([SHAPES, "split=test"], "`split` is train or val (train unless set); got 'test'"),
+    ],
+)
+def test_what_a_configuration_adds_to_the_included_one_is_checked_too(overrides, told):
+    assert told in (misunderstood(overrides, "browse") or "")
+    assert "there is no `" in (misunderstood(overrides) or "")  # a run knows none of these
+
+
+def test_groups_are_chosen_from_those_of_the_included_configuration_only():
+    assert groups_of("browse") == groups_of("config")
+    assert set(groups_of("describe")) == {"model/backbone", "model/head", "model/multiscale"}
+
+
+@pytest.mark.parametrize("config_name", ["config", "browse"])
+def test_null_for_a_group_is_hydras_way_to_leave_it_out(config_name):
+    overrides = ["crf=null", "seed=null", "model/multiscale=null"]
+    assert absences(overrides, config_name) == ["~crf", "seed=null", "~model/multiscale"]
 
 
 def test_the_same_command_has_the_same_name_whatever_its_order():

@@ -22,6 +22,13 @@ VERBS = {
         "export",
         "a trained network as one file: safetensors, ONNX, torch.export",
     ),
+    "browse": ("atrous.command.browse:browse", "browse", "pictures as the network will see them: a sheet and a page"),
+    "prepare": ("atrous.command.prepare:prepare", "prepare", "a dataset: from its archives to the folder to train on"),
+    "check-data": (
+        "atrous.command.check_data:check_data",
+        "check_data",
+        "a dataset: every file looked at, its statistics, class weights",
+    ),
 }
 
 HELP = """\
@@ -54,13 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, words: list[str]) -> int:
-    from atrous.override import absences, misunderstood, paths
+    from atrous.override import absences, groups_of, misunderstood, paths
 
     target, config_name, _ = VERBS[verb]
     parser = _parser(verb)
     asked = parser.parse_intermixed_args(words)
     asked.overrides = absences(paths(asked.overrides), config_name)
-    if asked.help and config_name == "config" and not any(o.startswith("experiment=") for o in asked.overrides):
+    unasked = "experiment" in groups_of(config_name) and not any(o.startswith("experiment=") for o in asked.overrides)
+    if asked.help and unasked:
         asked.overrides.append("experiment=shapes")  # so that there is something to show
     if not (asked.help or asked.hydra_help or asked.info or asked.shell_completion):
         problem = misunderstood(asked.overrides, config_name)
@@ -142,7 +150,7 @@ def tell(error: BaseException) -> tuple[str, int] | None:
     if in_worker:
         files = re.findall(r'File "([^"]+)"', str(error))
         ours = bool(files) and files[-1].startswith(PACKAGE)
-        message = str(error).rpartition(f"\n{in_worker[1]}: ")[2].strip()
+        message = re.split(rf"\n(?:[\w.]+\.)?{in_worker[1]}: ", str(error))[-1].strip()
     else:
         ours, message = _innermost_file(error).startswith(PACKAGE), str(error)
     if ours and isinstance(error, (ValueError, OSError)):

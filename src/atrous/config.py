@@ -20,6 +20,11 @@ class TrainOnly(Enum):
     classifier = "classifier"  # the layers that are new for a set of classes
 
 
+class Split(Enum):
+    train = "train"  # as augmented, in the order of the run
+    val = "val"  # as scored: whole, at its own size
+
+
 @dataclass
 class Paper:
     """What a publication reports for this row, and what differs there."""
@@ -67,8 +72,23 @@ class Config:
     paper: Paper | None = None
 
 
+@dataclass
+class Browse(Config):
+    """A run's configuration, and which of its pictures to show."""
+
+    count: int = 12  # pictures
+    split: Split = Split.train
+    out: str | None = None  # a folder for sheet.png and index.html; null: runs/browse/<experiment>
+
+
 # What says where a run runs and how it is watched, not what it computes: it may change while the run goes on.
 BESIDE_THE_POINT = ("name", "run_dir", "resume", "logger", "callback", "workers", "paper", "checkpoint_every")
-WHERE = ("accelerator", "devices", "num_nodes", "strategy")  # of the trainer, with device_batch; the total stays
+WHERE = {  # and so may these of a group
+    "trainer": ("accelerator", "devices", "num_nodes", "strategy"),  # with device_batch; the total stays
+    "data": ("cache", "max_bad"),
+}
 
 ConfigStore.instance().store(name="schema", node=Config)
+# It comes after a run's configuration and must reset nothing there: what is missing leaves the value as it is.
+MORE = Browse(**dict.fromkeys(Config.__dataclass_fields__, MISSING))
+ConfigStore.instance().store(name="browse_schema", node=MORE)

@@ -1,9 +1,10 @@
-"""Pictures for people: labels in colours, errors, a row of tiles per picture, training curves, the confusion matrix."""
+"""Pictures for people: labels in colours, errors, contact sheets, curves, the confusion matrix."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from atrous.batch import IGNORE, VOID, LabelSpace, colour_table
+from atrous.batch import IGNORE, VOID, LabelSpace, Sample, colour_table
 from atrous.disk import write_whole
 
 # Okabe and Ito's colours, told apart by readers with any kind of colour vision, and by their brightness too.
 WRONG, MENDED, SPOILT, UNCOUNTED = (213, 94, 0), (86, 180, 233), (240, 228, 66), (128, 128, 128)
+STRIPE = (150, 150, 120)  # on void, so that no class is taken for it
 INK, GREY, PAPER = (32, 32, 32), (110, 110, 110), (255, 255, 255)
 
 TITLES = ("image", "truth", "prediction", "after the CRF", "errors")
@@ -120,7 +122,7 @@ def sheet(rows: Sequence[Row], labels: LabelSpace, tile: int = 320) -> np.ndarra
     size = min(max(box // 15, 13), 24)
     gap, line = size // 2, round(1.5 * size)
     width = len(titles) * (box + gap) + gap
-    legend = _legend(rows, labels, size, width - 2 * gap)
+    legend = _legend(_entries(rows, labels), size, width - 2 * gap)
     heights = [row["image"].height for row in scaled]
     captioned = [any(t.caption for t in row.values()) for row in tiles]
     height = gap // 2 + line + sum(heights) + sum(line if c else gap for c in captioned) + gap + legend.height + gap
@@ -175,40 +177,141 @@ def _fit(picture: np.ndarray, tile: int, smooth: bool) -> Image.Image:
     return Image.fromarray(picture).resize((width * factor, height * factor), method)
 
 
-def _legend(rows: Sequence[Row], labels: LabelSpace, size: int, width: int) -> Image.Image:
-    """Names and colours of the classes that occur, then the colours of the errors; wrapped to the width."""
-    maps = [m for row in rows for m in (row.label, row.prediction, row.refined) if m is not None]
-    occurring = sorted({int(value) for m in maps for value in np.unique(m)})
-    classes = [(labels.names[value], labels.palette[value]) for value in occurring if value != IGNORE]
-    if IGNORE in occurring:
-        classes.append(("void", np.array(VOID)))
-    groups = [classes]
+def _entries(rows: Sequence[Row], labels: LabelSpace) -> list[list[Entry]]:
+    """The classes that occur, then the colours of the errors."""
+    groups = [occurring((m for row in rows for m in (row.label, row.prediction, row.refined) if m is not None), labels)]
     if any(row.label is not None for row in rows):
         wrong = [("wrong", WRONG)]
         if any(row.refined is not None for row in rows):
             wrong = [("still wrong", WRONG), ("mended by the CRF", MENDED), ("spoilt by the CRF", SPOILT)]
-        if IGNORE in occurring:
+        if any(entry.value == IGNORE for entry in groups[0]):
             wrong.append(("not counted", UNCOUNTED))
-        groups.append([(name, np.array(rgb)) for name, rgb in wrong])
+        groups.append([Entry(name, rgb) for name, rgb in wrong])
+    return groups
 
+
+# ---------------------------------------------------------------- a cell per picture
+
+
+def contact_sheet(samples: Sequence[Sample], labels: LabelSpace, tile: int = 240, title: str = "") -> np.ndarray:
+    """(H', W', 3) uint8: each picture beside itself seen through its label, in a grid above one legend.
+
+    Void, so padding too, is hatched; `tile` is about the size of a picture in it."""
+    if not samples:
+        raise ValueError("`samples` must hold at least one picture (got none)")
+    cells = [_cell(sample, labels, tile) for sample in samples]
+    box, highest = max(160, *(cell.width for cell in cells)), max(cell.height for cell in cells)
+    size = min(max(box // 30, 13), 18)
+    gap, line = round(1.2 * size), round(1.5 * size)
+
+    columns = _columns(len(cells), box + gap, highest + line + gap)
+    width = columns * (box + gap) + gap
+    rows = [range(first, min(first + columns, len(cells))) for first in range(0, len(cells), columns)]
+    heights = [line + max(cells[k].height for k in row) + gap for row in rows]
+    entries = occurring((sample.label for sample in samples), labels)
+    hatched = [entry._replace(hatched=entry.value == IGNORE) for entry in entries]
+    legend = _legend([hatched], size, width - 2 * gap)
+    headed = line + size // 2 if title else 0
+    canvas = Image.new("RGB", (width, gap + headed + sum(heights) + legend.height + gap), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    if title:
+        bold = _font(size, bold=True)
+        pen.text((gap, gap / 2 + line / 2), _shorten(title, width - 2 * gap, bold), INK, bold, anchor="lm")
+    top = gap // 2 + headed
+    for row, high in zip(rows, heights, strict=True):
+        for column, k in enumerate(row):
+            left = gap + column * (box + gap)
+            _write_caption(pen, samples[k], (left, top), box, line, _font(size - 3))
+            canvas.paste(cells[k], (left, top + line))
+        top += high
+    canvas.paste(legend, (gap, top))
+    return np.asarray(canvas).copy()
+
+
+def _cell(sample: Sample, labels: LabelSpace, tile: int) -> Image.Image:
+    picture = _fit(sample.image, tile, smooth=True)
+    width, height = picture.size
+    label = np.asarray(Image.fromarray(sample.label).resize(picture.size, Image.Resampling.NEAREST))
+    coloured = overlay(np.asarray(picture), label, labels.palette, alpha=0.6)
+    stripes = np.add.outer(np.arange(height), np.arange(width)) % 8 < 2
+    coloured[label == IGNORE] = VOID
+    coloured[(label == IGNORE) & stripes] = STRIPE
+    cell = Image.new("RGB", (2 * width + 2, height), PAPER)
+    cell.paste(picture, (0, 0))
+    cell.paste(Image.fromarray(coloured), (width + 2, 0))
+    return cell
+
+
+def _columns(count: int, width: int, height: int) -> int:
+    """How many of these boxes to a row make `count` of them about as wide as a screen."""
+
+    def unlike(columns: int) -> float:
+        shape = columns * width / (math.ceil(count / columns) * height)
+        empty = -count % columns / count
+        return abs(math.log(shape / 1.5)) + empty
+
+    return min(range(1, count + 1), key=unlike)
+
+
+def _write_caption(
+    pen: ImageDraw.ImageDraw,
+    sample: Sample,
+    corner: tuple[int, int],
+    width: int,
+    height: int,
+    font: ImageFont.FreeTypeFont,
+) -> None:
+    """Name and size in one line; where both don't fit, the name is what is shortened."""
+    middle, gap = corner[1] + height / 2, font.getlength("  ")
+    told = f"{sample.image.shape[1]} × {sample.image.shape[0]}"
+    name = _shorten(sample.name, int(width - font.getlength(told) - gap), font)
+    pen.text((corner[0], middle), name, INK, font, anchor="lm")
+    pen.text((corner[0] + font.getlength(name) + gap, middle), told, GREY, font, anchor="lm")
+
+
+# ---------------------------------------------------------------- words and legends
+
+
+class Entry(NamedTuple):
+    name: str
+    rgb: tuple[int, ...]
+    value: int | None = None  # the class, where it stands for one
+    hatched: bool = False
+
+
+def occurring(maps: Iterable[np.ndarray], labels: LabelSpace) -> list[Entry]:
+    """Names and colours of the classes that occur in any of these labels, void last."""
+    values = sorted({int(value) for label in maps for value in np.unique(label)})
+    return [
+        Entry("void", VOID, IGNORE) if v == IGNORE else Entry(labels.names[v], tuple(labels.palette[v].tolist()), v)
+        for v in values
+    ]
+
+
+def _legend(groups: Sequence[Sequence[Entry]], size: int, width: int) -> Image.Image:
+    """Each entry's colour and name, wrapped to the width; each group begins a line."""
     font, line = _font(size - 2), round(1.45 * size)
+    indent = round(1.4 * size)
     placed, left, top = [], 0, 0
     for group in groups:
-        for name, rgb in group:
+        for entry in group:
+            name = _shorten(entry.name, width - indent, font)
             long = round(1.5 * size + font.getlength(name))
             if left and left + long > width:
                 left, top = 0, top + line
-            placed.append((left, top, name, rgb))
+            placed.append((left, top, name, entry))
             left += long + size
         left, top = 0, top + line
 
     legend = Image.new("RGB", (width, top), PAPER)
     pen = ImageDraw.Draw(legend)
-    for left, top, name, rgb in placed:
+    for left, top, name, entry in placed:
         middle, half = top + line / 2, size * 0.45
         corners = (left, middle - half, left + 2 * half, middle + half)
-        pen.rounded_rectangle(corners, radius=size // 6, fill=tuple(int(c) for c in rgb), outline=GREY)
-        pen.text((left + round(1.4 * size), middle), name, INK, font, anchor="lm")
+        pen.rounded_rectangle(corners, radius=size // 6, fill=entry.rgb, outline=GREY)
+        if entry.hatched:
+            pen.line((left + 1, middle + half - 1, left + 2 * half - 1, middle - half + 1), STRIPE, width=2)
+        pen.text((left + indent, middle), name, INK, font, anchor="lm")
     return legend
 
 

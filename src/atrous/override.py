@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, EnumNode, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from atrous.config import BESIDE_THE_POINT, Config
+from atrous.config import BESIDE_THE_POINT, WHERE
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -32,8 +32,8 @@ def run_name() -> str:
 
 
 def name_of(experiment: str | None, overrides: Sequence[str]) -> str:
-    aside = (*BESIDE_THE_POINT, "experiment", "seed")
-    told = sorted(o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] not in aside)
+    aside = {*BESIDE_THE_POINT, "experiment", "seed", *(f"data.{key}" for key in WHERE["data"])}
+    told = sorted(o for o in overrides if not {key := o.lstrip("+~").split("=")[0], key.split(".")[0]} & aside)
     text = ",".join(told).replace("/", ".") or "default"
     if len(text) > 120:  # folders have short names
         text = text[:100] + "-" + hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -55,7 +55,7 @@ def paths(overrides: Sequence[str]) -> list[str]:
 
 def absences(overrides: Sequence[str], config_name: str = "config") -> list[str]:
     """`crf=null`, as everywhere else in YAML, for Hydra's `~crf`."""
-    groups = _groups(config_name)
+    groups = groups_of(config_name)
     return [f"~{o[:-5]}" if o.endswith("=null") and o[:-5] in groups else o for o in overrides]
 
 
@@ -63,7 +63,7 @@ def absences(overrides: Sequence[str], config_name: str = "config") -> list[str]
 def misunderstood(overrides: Sequence[str], config_name: str = "config") -> str | None:
     """What is wrong with these overrides, in at most five lines; None where nothing is."""
     parsed: list[Override] = []
-    groups = _groups(config_name)
+    groups = groups_of(config_name)
     for text in overrides:
         if "=" not in text and not text.startswith("~"):
             choices = {name: f"{group}={name}" for group, names in groups.items() for name in names}
@@ -78,21 +78,27 @@ def misunderstood(overrides: Sequence[str], config_name: str = "config") -> str 
         problem = _wrong_choice(override, groups)
         if problem:
             return problem
-    if "experiment" in groups and config_name == "config" and not any(o.key_or_group == "experiment" for o in chosen):
+    if "experiment" in groups and not any(o.key_or_group == "experiment" for o in chosen):
         return f"which experiment? experiment=… is one of: {', '.join(groups['experiment'])}"
     return _wrong_value([o for o in parsed if o not in chosen], chosen, groups, config_name)
 
 
-def _groups(config_name: str = "config") -> dict[str, list[str]]:
+def groups_of(config_name: str = "config") -> dict[str, list[str]]:
     """{"model/head": ["aspp_l", …], …}: the folders of conf/ from which this configuration chooses."""
-    chosen = [entry for entry in OmegaConf.load(CONF / f"{config_name}.yaml").defaults if OmegaConf.is_dict(entry)]
-    offered = {key for entry in chosen for key in entry}
+    offered = set(_offered(config_name))
     groups: dict[str, list[str]] = {}
     for path in sorted(CONF.rglob("*.yaml")):
         group = path.parent.relative_to(CONF).as_posix()
         if group in offered:
             groups.setdefault(group, []).append(path.stem)
     return groups
+
+
+def _offered(config_name: str) -> Iterator[str]:
+    """The groups in its defaults list, and in those of the configurations that it includes."""
+    path = CONF / f"{config_name}.yaml"
+    for entry in OmegaConf.load(path).defaults if path.exists() else ():  # a schema has no file
+        yield from map(str, entry) if OmegaConf.is_dict(entry) else _offered(entry)
 
 
 def _wrong_choice(override: Override, groups: dict[str, list[str]]) -> str | None:
@@ -132,7 +138,7 @@ def _wrong_value(
             return _unknown(key, base, groups)
         if override.is_delete() or override.is_sweep_override():
             continue
-        problem = _wrong_type(key, node, override.value(), groups)
+        problem = _wrong_type(key, node, override.value(), groups, OmegaConf.get_type(base))
         if problem:
             return problem
     return None
@@ -161,7 +167,7 @@ def _unknown(key: str, base: DictConfig, groups: dict[str, list[str]]) -> str:
     return f"there is no `{key}`; did you mean {' or '.join([*same_name[:2], *near][:3])}?{beside}"
 
 
-def _wrong_type(key: str, node: Any, value: Any, groups: dict[str, list[str]]) -> str | None:
+def _wrong_type(key: str, node: Any, value: Any, groups: dict[str, list[str]], schema: Any) -> str | None:
     group = key.replace(".", "/")
     if isinstance(node, DictConfig) and value is not None and not isinstance(value, dict):
         if group in groups:
@@ -170,8 +176,8 @@ def _wrong_type(key: str, node: Any, value: Any, groups: dict[str, list[str]]) -
             )
         inside = [str(name) for name in node]
         return f"`{key}` holds {', '.join(inside)}: set one of them, as in {key}.{inside[0]}=…"
-    if node is None and key in Config.__dataclass_fields__:  # nothing to compare with, but the schema knows
-        node = OmegaConf.structured(Config)._get_node(key)
+    if node is None and key in getattr(schema, "__dataclass_fields__", ()):  # no value to compare with: ask the schema
+        node = OmegaConf.structured(schema)._get_node(key)
         if isinstance(node, EnumNode) and value is not None and str(value) not in node.enum_type.__members__:
             return f"`{key}` is {' or '.join(node.enum_type.__members__)} (null unless set); got {value!r}"
         return None

@@ -1,0 +1,145 @@
+"""`atrous browse`: pictures as the network will see them, with their labels: a contact sheet and a page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import logging
+import shlex
+import zlib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
+
+from atrous.batch import LabelSpace, Sample
+from atrous.config import Browse, Split
+from atrous.datamodule import Drawn, Pictures, Stream
+from atrous.disk import write_whole
+from atrous.draw import contact_sheet, occurring, png
+
+log = logging.getLogger("atrous")
+
+MOST = 500
+"""Pictures: a page of more is slow to open."""
+
+
+def browse(cfg: Browse) -> Path:
+    """Writes sheet.png and index.html; gives the folder."""
+    if not 1 <= cfg.count <= MOST:
+        raise ValueError(f"`count` must be 1 to {MOST} pictures (got {cfg.count})")
+    experiment = chosen("experiment")
+    folder = Path(f"runs/browse/{experiment}" if cfg.out is None else cfg.out).expanduser()
+    # A cache is worth its making where all of a split is read many times: the files themselves hold the same.
+    uncached = {"cache": None} if "cache" in cfg.data else {}
+    pictures: Pictures = instantiate(cfg.data, **uncached, _convert_="all")
+    training = cfg.split is Split.train
+    name = pictures.train if training else pictures.val
+    split = pictures.split(name)
+    if not len(split):
+        raise ValueError(f"the split {name!r} is empty: there is nothing to show")
+    samples = drawn(cfg, split, getattr(pictures, "max_bad", 0)) if training else whole(cfg, split)
+
+    title = f"{experiment}: {what(cfg, name, len(samples))}"
+    page = render(title, about(cfg, name, len(split)), samples, pictures.labels)
+    sheet = contact_sheet(samples, pictures.labels, title=title)
+    make(folder)
+    for name, content in (("sheet.png", png(Image.fromarray(sheet))), ("index.html", page.encode())):
+        write_whole(folder / name, content, durable=False)
+        log.info(f"{folder / name}")
+    return folder
+
+
+def make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"`out={folder}` can't be made a folder ({error.strerror}): take another") from None
+
+
+# ---- which pictures -------------------------------------------------------------------------------------------------
+def drawn(cfg: Browse, split: Sequence[Sample], max_bad: int) -> list[Sample]:
+    """The first draws of the training stream of a run with this seed."""
+    dataset = Drawn(split, instantiate(cfg.augment, _convert_="all"), max_bad)
+    return [dataset[key] for key in Stream(len(split), cfg.seed, stop=cfg.count)]
+
+
+def whole(cfg: Browse, split: Sequence[Sample]) -> list[Sample]:
+    return [split[k] for k in range(min(cfg.count, len(split)))]
+
+
+# ---- the page -------------------------------------------------------------------------------------------------------
+def render(title: str, facts: Mapping[str, str], samples: Sequence[Sample], labels: LabelSpace) -> str:
+    """One file that needs no other: the template with the pictures, their labels and the classes inside of it."""
+    classes = [
+        {"value": entry.value, "name": entry.name, "colour": entry.rgb}
+        for entry in occurring((sample.label for sample in samples), labels)
+    ]
+    data = {"title": title, "facts": facts, "classes": classes, "cards": [card(sample) for sample in samples]}
+    # A script ends at the first `</script`, also within a string.
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    template = files("atrous.command").joinpath("browse.html").read_text("utf-8")
+    before, _, after = template.partition("{{data}}")
+    return before.replace("{{title}}", html.escape(title)) + text + after
+
+
+def card(sample: Sample) -> dict[str, Any]:
+    values, counts = np.unique(sample.label, return_counts=True)
+    shares = {int(value): round(float(count) / sample.label.size, 6) for value, count in zip(values, counts)}
+    height, width = sample.label.shape
+    return {
+        "name": sample.name,
+        "width": width,
+        "height": height,
+        "image": data_url(sample.image),
+        # Not a picture: browsers that guard against fingerprints read the pixels of a picture back with noise.
+        "packed": base64.b64encode(zlib.compress(sample.label.tobytes(), 9)).decode(),
+        "shares": sorted(shares.items(), key=lambda item: -item[1]),
+    }
+
+
+def data_url(image: np.ndarray) -> str:
+    """PNG where that is small, else a JPEG that looks the same."""
+    picture, jpeg = Image.fromarray(image), io.BytesIO()
+    picture.save(jpeg, format="jpeg", quality=93, subsampling=0)
+    kind, content = min(("png", png(picture)), ("jpeg", jpeg.getbuffer()), key=lambda encoded: len(encoded[1]))
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+# ---- telling --------------------------------------------------------------------------------------------------------
+def what(cfg: Browse, name: str, count: int) -> str:
+    several = "s" if count > 1 else ""
+    if cfg.split is Split.val:
+        return f"{count} picture{several} of {name}, whole"
+    return f"{count} draw{several} from {name}, {'whole' if cfg.augment is None else 'augmented'}, seed {cfg.seed}"
+
+
+def about(cfg: Browse, name: str, length: int) -> dict[str, str]:
+    """Where the pictures come from, what was done to them, how to get them again."""
+    facts = {"dataset": f"{chosen('data')} ({values(cfg.data)})", "split": f"{name}, {length:,} pictures"}
+    if cfg.split is Split.train:
+        facts["augment"] = "null" if cfg.augment is None else f"{chosen('augment')} ({values(cfg.augment)})"
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return facts | {"command": shlex.join(["atrous", "browse", *words])}
+
+
+def values(node: Any) -> str:
+    """The arguments on a line: crop 321, scales [0.5, 1], …"""
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    told = {key: value for key, value in plain.items() if key != "_target_" and value is not None}
+    return ", ".join(
+        f"{key} {json.dumps(value) if not isinstance(value, str) else value}" for key, value in told.items()
+    )
+
+
+def chosen(group: str) -> str:
+    """The name of the group's file that the command chose."""
+    return str(HydraConfig.get().runtime.choices.get(group)) if HydraConfig.initialized() else "run"
