@@ -57,5 +57,46 @@ def test_padding_changes_neither_loss_nor_gradient(case):
 def test_a_class_weight_for_each_class_is_needed(case):
     with pytest.raises(ValueError, match="needs 5 numbers"):
         CrossEntropy([1.0, 2.0])(*case)
-    with pytest.raises(ValueError, match="must not be negative"):
-        CrossEntropy([1.0, -2.0])
+    for wrong in (-2.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="must not be negative"):
+            CrossEntropy([1.0, wrong])
+
+
+def test_weights_from_a_file_are_those_numbers_in_its_order(case, tmp_path):
+    path = tmp_path / "weights.yaml"
+    path.write_text('# made by hand\nsky: 1\nroad: 0.5\n"no": 2.0\ntree: 0\nb: 3.0e-2\n')
+    weights = [1.0, 0.5, 2.0, 0.0, 0.03]
+    assert CrossEntropy(str(path))(*case).item() == pytest.approx(by_hand(case[0], case[1].numpy(), weights), rel=1e-6)
+    assert CrossEntropy(str(path))(*case).item() == CrossEntropy(weights)(*case).item()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "can't be read (No such file or directory)"),
+        ("{", "is no YAML"),
+        ("- 1\n- 2\n", "must hold a line `class: number` for each class"),
+        ("", "must hold a line `class: number` for each class"),
+        ("a: 1\nb: -2\n", "(got b: -2)"),
+        ("a: .inf\n", "(got a: inf)"),
+        ("a: .nan\n", "(got a: nan)"),
+        ("a: true\n", "(got a: True)"),
+        ("a: many\n", "(got a: 'many')"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_refused_by_its_path_with_the_remedy(text, told, tmp_path):
+    path = tmp_path / "weights.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match="class_weights") as caught:
+        CrossEntropy(str(path))
+    assert str(path) in str(caught.value)
+    assert told in str(caught.value)
+    assert "atrous check-data" in str(caught.value)
+
+
+def test_a_file_for_other_classes_is_refused_by_its_count(case, tmp_path):
+    path = tmp_path / "weights.yaml"
+    path.write_text("a: 1\nb: 2\n")
+    with pytest.raises(ValueError, match="needs 5 numbers, one a class \\(got 2\\)"):
+        CrossEntropy(str(path))(*case)

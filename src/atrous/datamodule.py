@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -129,6 +130,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(image, label, [sample.name for sample in samples])
 
 
+def begin_loader(number: int) -> None:
+    begin_worker(number)
+    for word in (signal.SIGTERM, signal.SIGUSR1):  # sent to all, they are for the run to answer, which then saves
+        signal.signal(word, signal.SIG_IGN)
+
+
 class SegmentationDataModule(L.LightningDataModule):
     def __init__(
         self,
@@ -206,7 +213,7 @@ class SegmentationDataModule(L.LightningDataModule):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=begin_worker,
+            worker_init_fn=begin_loader,
             **how,
         )
 

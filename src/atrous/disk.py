@@ -7,6 +7,15 @@ import os
 from pathlib import Path
 
 
+def make_folder(path: Path, setting: str) -> Path:
+    """The folder, made with those above it; `setting` is what the user may set to another."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"`{setting}={path}` can't be made a folder ({error.strerror}): take another") from None
+    return path
+
+
 def write_whole(path: Path, content: bytes | memoryview, durable: bool = True) -> None:
     """The file is either the old one or the new one, never half of it, also under kill -9 and on a full disk.
 

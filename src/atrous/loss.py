@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -12,15 +14,20 @@ from atrous.batch import IGNORE
 
 
 class CrossEntropy:
-    """-log p(label), averaged over the valid positions, each weighted by its class where weights are given.
+    """-log p(label), averaged over the valid positions, each weighted by its class where weights are given: a number
+    for each class, or the YAML file {class: number} that holds them.
 
     Paper: v1 section 4 and the released prototxt: per-position softmax loss, all classes equal, 255 ignored, divided by
     the number of valid positions.
     """
 
-    def __init__(self, class_weights: Sequence[float] | None = None):
-        if class_weights is not None and not all(weight >= 0 for weight in class_weights):
-            raise ValueError(f"`class_weights` must not be negative (got {list(class_weights)})")
+    def __init__(self, class_weights: Sequence[float] | str | None = None):
+        if isinstance(class_weights, str):
+            class_weights = read_weights(Path(class_weights).expanduser())
+        elif class_weights is not None and not (
+            isinstance(class_weights, Sequence) and all(is_weight(weight) for weight in class_weights)
+        ):
+            raise ValueError(f"`class_weights` must not be negative, and finite: numbers, or a file of them (got {class_weights})")
         self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
 
     def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
@@ -42,3 +49,28 @@ class CrossEntropy:
             raise ValueError(f"`class_weights` needs {classes} numbers, one a class (got {len(self.class_weights)})")
         self.class_weights = self.class_weights.to(device)
         return self.class_weights
+
+
+def is_weight(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def read_weights(path: Path) -> list[float]:
+    """The numbers of a file {class: number}, whose order is the classes'."""
+    import yaml
+
+    remedy = "`atrous check-data data=…` writes such files"
+    try:
+        told = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise ValueError(f"`class_weights={path}` can't be read ({error.strerror}): {remedy}") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise ValueError(f"`class_weights={path}` is no YAML: {remedy}") from None
+    if not isinstance(told, dict):
+        raise ValueError(f"`class_weights={path}` must hold a line `class: number` for each class: {remedy}")
+    for name, weight in told.items():
+        if not is_weight(weight):
+            raise ValueError(
+                f"`class_weights={path}`: a weight is a finite number, 0 or more (got {name}: {weight!r}): {remedy}"
+            )
+    return list(told.values())

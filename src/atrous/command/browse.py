@@ -23,7 +23,7 @@ from PIL import Image
 from atrous.batch import LabelSpace, Sample
 from atrous.config import Browse, Split
 from atrous.datamodule import Drawn, Pictures, Stream
-from atrous.disk import write_whole
+from atrous.disk import make_folder, write_whole
 from atrous.draw import contact_sheet, occurring, png
 
 log = logging.getLogger("atrous")
@@ -51,18 +51,11 @@ def browse(cfg: Browse) -> Path:
     title = f"{experiment}: {what(cfg, name, len(samples))}"
     page = render(title, about(cfg, name, len(split)), samples, pictures.labels)
     sheet = contact_sheet(samples, pictures.labels, title=title)
-    make(folder)
+    make_folder(folder, "out")
     for name, content in (("sheet.png", png(Image.fromarray(sheet))), ("index.html", page.encode())):
         write_whole(folder / name, content, durable=False)
         log.info(f"{folder / name}")
     return folder
-
-
-def make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"`out={folder}` can't be made a folder ({error.strerror}): take another") from None
 
 
 # ---- which pictures -------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,7 +191,7 @@ class Unreadable(ValueError):
 
 
 def unreadable(path: Path, error: Exception) -> Unreadable:
-    told = str(error).splitlines()[0].replace("<_io.BytesIO object", "<bytes") if str(error) else type(error).__name__
+    told = re.sub(r" <_io\.BytesIO object at \w+>", "", str(error).partition("\n")[0]) or type(error).__name__
     return Unreadable(f"{path} can't be read as a picture ({told}): is it whole? Copy or unpack it again")
 
 

@@ -56,8 +56,7 @@ def begin_worker(_: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)  # the processes are the parallelism
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to all, they are for the parent to answer
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to all, it is for the parent to answer
 
 
 def cores() -> int:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, Protocol
 
 from atrous.data.parallel import spread
-from atrous.disk import write_whole
+from atrous.disk import make_folder, write_whole
 
 Report = Callable[[int, int], None]
 """Told how much is done, and of how much."""
@@ -271,11 +271,8 @@ def alone(root: Path) -> Iterator[None]:
     """Only one process prepares a dataset at a time; the lock goes with the process, however it ends."""
     import fcntl
 
-    try:
-        path = _parent(root / ".prepared" / "lock")
-    except OSError as error:
-        raise ValueError(f"the folder {root} can't be made ({error.strerror}): root=… takes another") from None
-    with open(path, "w") as lock:
+    make_folder(root, "root")
+    with open(_parent(root / ".prepared" / "lock"), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
