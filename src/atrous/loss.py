@@ -27,7 +27,8 @@ class CrossEntropy:
         elif class_weights is not None and not (
             isinstance(class_weights, Sequence) and all(is_weight(weight) for weight in class_weights)
         ):
-            raise ValueError(f"`class_weights` must not be negative, and finite: numbers, or a file of them (got {class_weights})")
+            told = "must not be negative, and finite: numbers, or a file of them"
+            raise ValueError(f"`class_weights` {told} (got {class_weights})")
         self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
 
     def __call__(self, logits: Tensor, label: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class Cityscapes(Files):
         super().__init__(root, train, val, cache, max_bad)
         if size not in ("full", "half"):
             raise ValueError(f"`data.size` must be full or half (got {size!r})")
-        self.size = size
+        self.shrink = 2 if size == "half" else 1
         names, colours = zip(*CLASSES.values())
         self.labels = LabelSpace(names, np.array(colours))
 
@@ -83,7 +83,7 @@ class Cityscapes(Files):
         return Values({id_: classes.get(id_, IGNORE) for id_ in range(IDS)} | {255: IGNORE}, self.labels)
 
     def readers(self) -> tuple[Reader, Reader]:
-        if self.size == "half":
+        if self.shrink == 2:
             return halved_image, partial(halved_label, values=self.values())
         return super().readers()
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from atrous.batch import IGNORE, LabelSpace, Sample, colour_table
-from atrous.data.cache import Decoded
+from atrous.data.cache import Decoded, stored_size
 from atrous.data.prepare import Step
 
 Reader = Callable[[Path], np.ndarray]
@@ -47,6 +47,7 @@ class Files(ABC):
     source: ClassVar[str]  # where the data come from, for whom they are missing
     published: ClassVar[Mapping[str, Published]] = {}
     labels: LabelSpace
+    shrink = 1  # how many times a picture is smaller than its file says
 
     def __init__(self, root: str, train: str, val: str, cache: str | None, max_bad: int):
         if max_bad < 0:
@@ -71,16 +72,21 @@ class Files(ABC):
         """What reads a picture and what reads a label."""
         return read_image, partial(read_label, values=self.values())
 
+    def meaning(self) -> str:
+        """What, besides the files, decides what is read from them."""
+        return f"{self.values().meaning} shrunk by {self.shrink}"
+
     def pairs(self, name: str) -> Pairs:
         """All that `name` lists, ready to be read. The files are not looked for."""
-        return Pairs([pair for part in name.split("+") for pair in self.listed(part)], *self.readers())
+        pairs = [pair for part in name.split("+") for pair in self.listed(part)]
+        return Pairs(pairs, *self.readers(), shrink=self.shrink)
 
     def split(self, name: str) -> Pairs | Decoded:
         """All files are looked for now, none is opened."""
         pairs = self.pairs(name)
         for kind in (0, 1):
             self._complain_of_missing([pair[1:][kind] for pair in pairs.pairs], name)
-        return pairs if self.cache is None else Decoded(pairs, self.cache / self.name)
+        return pairs if self.cache is None else Decoded(pairs, self.cache / self.name, self.meaning())
 
     def absent(self, what: str) -> FileNotFoundError:
         """The message for whom the dataset is not there at all; `what` was looked for."""
@@ -110,8 +116,8 @@ def missing(paths: Iterable[Path]) -> list[Path]:
 class Pairs(Sequence[Sample]):
     """Samples that are read when they are asked for; part of them is as cheap as `pairs[:100]`."""
 
-    def __init__(self, pairs: Sequence[Pair], read_image: Reader, read_label: Reader):
-        self.pairs, self.read_image, self.read_label = pairs, read_image, read_label
+    def __init__(self, pairs: Sequence[Pair], read_image: Reader, read_label: Reader, shrink: int = 1):
+        self.pairs, self.read_image, self.read_label, self.shrink = pairs, read_image, read_label, shrink
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -122,13 +128,18 @@ class Pairs(Sequence[Sample]):
     def __getitem__(self, index: slice) -> Pairs: ...
     def __getitem__(self, index: int | slice) -> Sample | Pairs:
         if isinstance(index, slice):
-            return Pairs(self.pairs[index], self.read_image, self.read_label)
+            return Pairs(self.pairs[index], self.read_image, self.read_label, self.shrink)
         pair = self.pairs[index]
         image, label = self.read_image(pair.image), self.read_label(pair.label)
         if image.shape[:2] != label.shape:
             sizes = " and ".join(f"{a.shape[1]}x{a.shape[0]}" for a in (image, label))
             raise ValueError(f"{pair.image} and {pair.label} differ in size ({sizes}): they must belong together")
         return Sample(image, label, pair.name)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W), which the file's first bytes tell."""
+        height, width = stored_size(self.pairs[index].image)
+        return height // self.shrink, width // self.shrink
 
 
 # ---------------------------------------------------------------- one file

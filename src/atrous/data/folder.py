@@ -157,10 +157,15 @@ class Folder(Files):
         classes = {value: index for index, value in enumerate(self._stored.values())}
         return Values(void | classes, self.labels)
 
+    def meaning(self) -> str:
+        return f"{super().meaning()} {self._meaning_of_colours()}"
+
     def readers(self) -> tuple[Reader, Reader]:
-        colours = {rgb: list(self._stored).index(name) for name, rgb in self._colours.items()}
+        return read_image, OwnLabel(self.values(), self._meaning_of_colours())
+
+    def _meaning_of_colours(self) -> dict[tuple[int, int, int], int]:
         void = {value: IGNORE for value in self._ignore if isinstance(value, tuple)}
-        return read_image, OwnLabel(self.values(), void | colours)
+        return void | {rgb: list(self._stored).index(name) for name, rgb in self._colours.items()}
 
 
 class OwnLabel:

@@ -1,0 +1,236 @@
+"""The decoded copy: equal to the files, never stale, never torn."""
+
+import errno
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from miniature import ARCHIVES, prepared, write_palette_png, write_voc
+from torch.utils.data import DataLoader
+
+from atrous.augment import Augment
+from atrous.batch import LabelSpace
+from atrous.data import cache, parallel
+from atrous.data.cache import Decoded
+from atrous.data.camvid import CamVid
+from atrous.data.cityscapes import Cityscapes
+from atrous.data.files import Pairs, Unreadable, Values
+from atrous.data.voc import VOC
+
+NAMES = tuple(f"{k:03}" for k in range(20))
+SIZES = ((40, 57), (51, 44), (1, 1), (1, 33), (7, 1))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_voc(tmp_path / "root", {"train": NAMES, "val": NAMES[:3]}, SIZES)
+    return tmp_path / "root"
+
+
+def copy_of(root: Path, split: str = "train", fill: bool = True) -> Decoded:
+    decoded = VOC(str(root), train="train", cache=str(root.parent / "cache")).split(split)
+    assert isinstance(decoded, Decoded)
+    if fill:
+        decoded.fill()
+    return decoded
+
+
+def equal(one, other) -> bool:
+    return all(
+        (a.image == b.image).all() and (a.label == b.label).all() and a.name == b.name
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_the_copy_holds_what_the_files_hold_whatever_the_sizes(root):
+    decoded = copy_of(root)
+    files = VOC(str(root)).split("train")
+    assert len(decoded) == 20
+    assert equal(decoded, files)
+    assert equal(decoded[3:7], files[3:7])
+    assert decoded[-1].name == NAMES[-1]
+    with pytest.raises(IndexError):
+        decoded[20]
+
+
+def test_a_sample_is_a_view_that_cant_be_written(root):
+    decoded = copy_of(root)
+    for image, label, _ in decoded[:5]:
+        for array in (image, label):
+            assert np.shares_memory(array, decoded._pixels)
+            assert not array.flags.writeable
+            assert array.flags.c_contiguous
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_augmented_it_is_what_the_files_are_in_any_process(root, workers):
+    augment = Augment(33, scales=[0.5, 1, 1.5])
+    decoded, files = pickle.loads(pickle.dumps(copy_of(root))), VOC(str(root)).split("train")
+    loader = DataLoader(decoded, batch_size=None, num_workers=workers, collate_fn=lambda sample: sample)
+    for seed, (one, other) in enumerate(zip(loader, files)):
+        assert equal([augment(one, seed)], [augment(other, seed)])
+
+
+def test_a_file_that_changed_is_read_anew(root):
+    copy_of(root)
+    label = np.full((40, 57), 5, np.uint8)
+    path = root / "SegmentationClass" / f"{NAMES[0]}.png"
+    write_palette_png(path, label)
+    os.utime(path, ns=(1, 1))
+    assert (copy_of(root)[0].label == 5).all()
+
+
+def test_what_the_values_mean_is_part_of_what_was_copied(tmp_path):
+    write_voc(tmp_path / "root", {"train": NAMES}, classes=11)
+    path = tmp_path / "root" / "SegmentationClass" / f"{NAMES[0]}.png"
+    pairs = CamVid(str(tmp_path / "root")).pairs("train")
+    labels = LabelSpace([str(k) for k in range(11)])
+    plain = Decoded(pairs, tmp_path / "cache", str(Values.plain(labels).meaning))
+    other = Decoded(pairs, tmp_path / "cache", str({**Values.plain(labels).meaning, 3: 4}))
+    assert plain._key != other._key
+    full, half = Cityscapes(str(path), cache="x"), Cityscapes(str(path), size="half", cache="x")
+    assert full.meaning() != half.meaning()
+
+
+def test_the_key_is_the_same_in_every_process(root):
+    code = f"""
+from atrous.data.voc import VOC
+print(VOC({str(root)!r}, cache="x").split("train")._key)
+"""
+    keys = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": seed}
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    assert keys == {copy_of(root, fill=False)._key}
+
+
+class Broken(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 4, 11, 20])
+def test_broken_off_and_repeated_it_ends_as_the_unbroken_one_without_decoding_twice(at, root, monkeypatch):
+    monkeypatch.setattr(cache, "CHUNK", 4)
+    whole = copy_of(root)
+    pixels, index = whole._path("pixels").read_bytes(), whole._path("index").read_bytes()
+    for path in whole.folder.iterdir():
+        path.unlink()
+
+    def breaks(done: int, total: int) -> None:
+        if done == at:
+            raise Broken
+
+    decoded = copy_of(root, fill=False)
+    with pytest.raises(Broken):
+        decoded.fill(breaks)
+    assert not decoded._path("index").exists()
+    seen: list[int] = []
+    decoded.fill(lambda done, total: seen.append(done))
+    assert seen == list(range(at // 4 * 4 + 1, 21))
+    assert decoded._path("pixels").read_bytes() == pixels
+    assert decoded._path("index").read_bytes() == index
+
+
+def test_killed_it_goes_on(root):
+    slow = f"""
+import time
+from atrous.data import cache
+from atrous.data.voc import VOC
+cache.CHUNK = 2
+VOC({str(root)!r}, cache={str(root.parent / "cache")!r}).split("train").fill(lambda done, total: time.sleep(0.2))
+"""
+    process = subprocess.Popen([sys.executable, "-c", slow])
+    while not list(root.parent.glob("cache/voc/*.progress")):
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert equal(copy_of(root), VOC(str(root)).split("train"))
+
+
+def test_of_two_that_fill_at_once_one_does_the_work(root):
+    worked: list[int] = []
+
+    def fill() -> None:
+        def report(done: int, total: int) -> None:
+            worked.append(threading.get_ident())
+            time.sleep(0.005)
+
+        copy_of(root, fill=False).fill(report)
+
+    threads = [threading.Thread(target=fill) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(worked) == 20
+    assert len(set(worked)) == 1
+    assert equal(copy_of(root), VOC(str(root)).split("train"))
+
+
+def test_a_full_disk_is_told_with_how_much_is_needed(root, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ValueError, match=r"takes 0\.0 GB, which there is no room for .*data\.cache=null"):
+        copy_of(root)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 20, None])
+def test_a_torn_index_is_no_index(root, content):
+    decoded = copy_of(root)
+    path = decoded._path("index")
+    path.write_bytes(path.read_bytes()[:-3] if content is None else content)
+    again = copy_of(root)
+    assert equal(again, VOC(str(root)).split("train"))
+
+
+def test_an_unreadable_picture_stops_it_or_is_left_out(root):
+    for name in (NAMES[4], NAMES[6]):
+        path = root / "JPEGImages" / f"{name}.jpg"
+        path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(Unreadable, match=rf"{NAMES[6]}\.jpg can't be read"):
+        copy_of(root, fill=False).fill(max_bad=1)
+    decoded = copy_of(root, fill=False)
+    decoded.fill(max_bad=2)
+    assert equal(decoded[7:], VOC(str(root)).split("train")[7:])
+    with pytest.raises(Unreadable, match=rf"{NAMES[4]}\.jpg can't be read"):
+        decoded[4]
+    with pytest.raises(Unreadable):
+        copy_of(root, fill=False).fill(max_bad=0)  # of a copy that was made with more leave
+
+
+def test_any_other_error_stops_it_by_name(root):
+    write_palette_png(root / "SegmentationClass" / f"{NAMES[5]}.png", np.full((40, 57), 77, np.uint8))
+    with pytest.raises(ValueError, match=rf"{NAMES[5]}\.png holds the label 77"):
+        copy_of(root, fill=False).fill(max_bad=9)
+
+
+def test_on_all_cores_it_is_the_same(root, monkeypatch):
+    alone = copy_of(root)
+    pixels = alone._path("pixels").read_bytes()
+    alone._path("index").unlink()
+    monkeypatch.setattr(cache, "spread", partial(parallel.spread, workers=2))
+    assert copy_of(root)._path("pixels").read_bytes() == pixels
+
+
+def test_half_of_a_picture_is_half_as_large_in_the_copy(tmp_path):
+    ARCHIVES["cityscapes"](tmp_path / "archives")
+    prepared(Cityscapes(str(tmp_path / "root")), tmp_path / "archives")
+    files = Cityscapes(str(tmp_path / "root"), size="half").split("train")
+    decoded = Cityscapes(str(tmp_path / "root"), size="half", cache=str(tmp_path / "cache")).split("train")
+    assert isinstance(decoded, Decoded)
+    assert isinstance(files, Pairs)
+    decoded.fill()
+    assert equal(decoded, files)
