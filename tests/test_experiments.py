@@ -5,6 +5,7 @@ from hydra.utils import instantiate
 from miniature import ARCHIVES, prepared, write_voc
 from running import configure, run, run_plain
 
+from atrous.build import build_network
 from atrous.override import CONF
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -50,6 +51,13 @@ def test_a_shipped_experiment_trains_and_scores(name, tmp_path):
     assert result["protocol"]["iteration"] == 2
     assert 0 <= result["scores"]["mean_iou"] <= 1
     assert (result["scores_crf"] is None) == (cfg.crf is None)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_any_other_backbone_may_be_chosen(name):
+    for backbone in BACKBONES:
+        cfg = configure(f"experiment={name}", f"model/backbone={backbone}", "model.backbone.width=4")
+        assert build_network(cfg.model, 21) is not None
 
 
 HEADS = sorted(path.stem for path in (CONF / "model" / "head").glob("*.yaml"))

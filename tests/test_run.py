@@ -87,6 +87,10 @@ def test_what_is_beside_the_point_may_change():
     one = {"seed": 0, "trainer": {"devices": 1, "max_steps": 5}, "logger": None, "workers": 1, "device_batch": 2}
     other = {"seed": 0, "trainer": {"devices": 4, "max_steps": 5}, "logger": {}, "workers": 8, "device_batch": None}
     assert digest(identity(one)) == digest(identity(other))
+    one["data"], other["data"] = {"root": "a", "cache": None, "max_bad": 0}, {"root": "a", "cache": "b", "max_bad": 3}
+    assert digest(identity(one)) == digest(identity(other))
+    other["data"] = {"root": "b", "cache": None, "max_bad": 0}
+    assert digest(identity(one)) != digest(identity(other))
     assert digest(identity(one)) != digest(identity(one | {"seed": 1}))
     assert flat({"a": {"b": [1, 2]}, "c": None}) == {"a.b": "[1, 2]", "c": "null"}
 

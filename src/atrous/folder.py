@@ -99,8 +99,10 @@ class RunFolder:
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """What makes two runs the same run."""
     aside = (*BESIDE_THE_POINT, "device_batch")
-    groups = {group: {k: v for k, v in config[group].items() if k not in keys} for group, keys in WHERE.items()}
-    return {key: node for key, node in config.items() if key not in aside} | groups
+    kept = {key: node for key, node in config.items() if key not in aside}
+    for group in kept.keys() & WHERE.keys():
+        kept[group] = {key: value for key, value in kept[group].items() if key not in WHERE[group]}
+    return kept
 
 
 def environment() -> tuple[dict[str, Any], str]:

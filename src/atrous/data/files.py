@@ -172,7 +172,7 @@ def read_stored(path: Path, modes: Sequence[str] = ("P", "L")) -> np.ndarray:
         raise ValueError(
             f"{path} is no label: it stores {picture.mode}, where {wanted} are wanted (mode {' or '.join(modes)})"
         )
-    return np.array(picture)
+    return np.asarray(picture)  # read only: nothing writes into a label
 
 
 def read_label(path: Path, values: Values) -> np.ndarray:
