@@ -9,7 +9,10 @@ from torchvision.transforms.functional import normalize
 from atrous.model.network import INPUT, Convention
 
 HEADS = ("plain", "fc6_7x7", "fc6_4x4", "fc6_4x4_r8", "largefov", "aspp_s", "aspp_l")
-MINIATURE = {"small": {"width": 16}, "vgg16": {"width": 4}, "resnet50": {"width": 4}, "resnet101": {"width": 4}}
+MINIATURE = {
+    "small": {"width": 16},
+    **dict.fromkeys(("vgg16", "resnet50", "resnet101", "resnet101_3x3"), {"width": 4}),
+}
 
 
 def picture(*shape, dtype=torch.uint8):
