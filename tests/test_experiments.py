@@ -5,6 +5,7 @@ from hydra.utils import instantiate
 from miniature import ARCHIVES, prepared, write_voc
 from running import configure, run, run_plain
 
+from atrous.__main__ import main
 from atrous.build import build_network
 from atrous.override import CONF
 
@@ -84,3 +85,15 @@ def test_every_backbone_trains_with_every_head(backbone, head, tmp_path):
 def test_the_pyramids_train(words, tmp_path):
     few = ["model.backbone.width=4", "trainer.max_steps=1", "trainer.val_check_interval=1", "data.val_pictures=2"]
     assert run(tmp_path, *words, *few)["protocol"]["iteration"] == 1
+
+
+@pytest.mark.parametrize("name", sorted(ARCHIVES))
+def test_every_dataset_is_prepared_checked_and_browsed_by_command(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ARCHIVES[name](tmp_path / "archives")
+    root = f"data.root={tmp_path / 'root'}"
+    assert main(["prepare", f"data={name}", root, "archives=archives", "checksum=false"]) == 0
+    assert main(["check-data", f"data={name}", root, "subset=true"]) == 0
+    assert "no problems" in capsys.readouterr().out
+    assert main(["browse", f"experiment={name}", root, "count=3", "augment.crop=33", "out=seen"]) == 0
+    assert (tmp_path / "seen/index.html").stat().st_size > 5000
