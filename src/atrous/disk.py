@@ -1,9 +1,11 @@
-"""Files that are whole at every moment."""
+"""Files that are whole at every moment, and of which one process at a time takes care."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -33,3 +35,14 @@ def write_whole(path: Path, content: bytes | memoryview, durable: bool = True) -
         raise ValueError(f"could not write {path} ({error.strerror}): {cure} and run the same command again") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """For one process at a time, others wait, or get a BlockingIOError. The lock goes with the process, however it
+    ends; the file stays."""
+    import fcntl
+
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield

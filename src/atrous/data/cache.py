@@ -11,8 +11,8 @@ import errno
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -22,7 +22,7 @@ from PIL import Image
 
 from atrous.batch import Sample
 from atrous.data.parallel import spread
-from atrous.disk import make_folder, write_whole
+from atrous.disk import locked, make_folder, write_whole
 
 if TYPE_CHECKING:
     from atrous.data.files import Pair, Pairs
@@ -220,13 +220,3 @@ def stored_size(path: Path) -> Size:
             return Size(picture.height, picture.width)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return Size(0, 0)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """For one process at a time; the lock goes with the process, however it ends."""
-    import fcntl
-
-    with open(path, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -84,8 +84,8 @@ class Files(ABC):
     def split(self, name: str) -> Pairs | Decoded:
         """All files are looked for now, none is opened."""
         pairs = self.pairs(name)
-        for kind in (0, 1):
-            self._complain_of_missing([pair[1:][kind] for pair in pairs.pairs], name)
+        self._complain_of_missing([pair.image for pair in pairs.pairs], name)
+        self._complain_of_missing([pair.label for pair in pairs.pairs], name)
         return pairs if self.cache is None else Decoded(pairs, self.cache / self.name, self.meaning())
 
     def absent(self, what: str) -> FileNotFoundError:

@@ -11,14 +11,14 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, Protocol
 
 from atrous.data.parallel import spread
-from atrous.disk import make_folder, write_whole
+from atrous.disk import locked, make_folder, write_whole
 
 Report = Callable[[int, int], None]
 """Told how much is done, and of how much."""
@@ -268,14 +268,12 @@ def _parent(path: Path) -> Path:
 
 @contextmanager
 def alone(root: Path) -> Iterator[None]:
-    """Only one process prepares a dataset at a time; the lock goes with the process, however it ends."""
-    import fcntl
-
+    """Only one process prepares a dataset at a time."""
     make_folder(root, "root")
-    with open(_parent(root / ".prepared" / "lock"), "w") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            stack.enter_context(locked(_parent(root / ".prepared" / "lock"), wait=False))
+        except BlockingIOError:
             raise ValueError(f"another process is preparing {root}: wait for it to end") from None
         yield
 
