@@ -1,6 +1,6 @@
 import pytest
 
-from atrous.override import absences, groups_of, misunderstood, name_of
+from atrous.override import absences, groups_of, misunderstood, name_of, paths
 
 SHAPES = "experiment=shapes"
 
@@ -92,3 +92,8 @@ def test_a_long_command_has_a_short_name_of_its_own():
     names = {name_of("voc", [f"data.root={'x' * 300}{i}"]) for i in range(3)}
     assert len(names) == 3
     assert all(len(name.split("/")[1].encode()) < 200 for name in names)
+
+
+def test_a_path_in_the_users_home_is_a_path():
+    assert paths(["archives=~/Downloads", "~crf", "size=3"]) == ["archives='~/Downloads'", "~crf", "size=3"]
+    assert misunderstood(paths(["archives=~/Downloads"]), "prepare") is None

@@ -44,12 +44,13 @@ OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 
 def paths(overrides: Sequence[str]) -> list[str]:
-    """What lies on this disk is taken as it stands: the folders of runs have `=` and `,` in their names."""
+    """What lies on this disk, or in the user's home, is taken as it stands: the folders of runs have `=` and `,` in
+    their names, and to Hydra `~` is no letter."""
     quoted = []
     for text in overrides:
         key, _, value = text.partition("=")
-        plain = not set(value) & set(",=[]{}() ") or value[0] in "'\"" or not Path(value).expanduser().exists()
-        quoted.append(text if plain else f"{key}='{value}'")
+        odd = bool(set(value) & set(",=[]{}() ")) and value[0] not in "'\"" and Path(value).expanduser().exists()
+        quoted.append(f"{key}='{value}'" if odd or value.startswith("~/") else text)
     return quoted
 
 
