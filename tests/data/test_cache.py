@@ -6,7 +6,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -141,7 +140,36 @@ def test_broken_off_and_repeated_it_ends_as_the_unbroken_one_without_decoding_tw
     assert decoded._path("index").read_bytes() == index
 
 
-def test_killed_it_goes_on(root):
+def breaks_at(stop: int):
+    def report(done: int, total: int) -> None:
+        if done == stop:
+            raise Broken
+
+    return report
+
+
+@pytest.mark.parametrize("then", ["broken off at once", "no room", "cut short"])
+def test_what_was_done_of_pixels_that_are_gone_counts_for_nothing(root, monkeypatch, then):
+    monkeypatch.setattr(cache, "CHUNK", 4)
+    with pytest.raises(Broken):
+        copy_of(root, fill=False).fill(breaks_at(12))
+    pixels = copy_of(root, fill=False)._path("pixels")
+    if then == "cut short":
+        os.truncate(pixels, 1000)
+    else:
+        pixels.unlink()  # to free some space, say
+    if then == "broken off at once":
+        with pytest.raises(Broken):
+            copy_of(root, fill=False).fill(breaks_at(1))
+    if then == "no room":
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fallocate", fails_with(errno.ENOSPC))
+            with pytest.raises(ValueError, match="no room"):
+                copy_of(root)
+    assert equal(copy_of(root), VOC(str(root)).split("train"))
+
+
+def test_killed_it_goes_on_where_it_stopped(root):
     slow = f"""
 import time
 from atrous.data import cache
@@ -155,36 +183,70 @@ VOC({str(root)!r}, cache={str(root.parent / "cache")!r}).split("train").fill(lam
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
+    decoded, seen = copy_of(root, fill=False), []
+    decoded.fill(lambda done, total: seen.append(done))
+    assert seen[0] > 2
+    assert equal(decoded, VOC(str(root)).split("train"))
+
+
+def test_of_two_processes_that_fill_at_once_one_does_the_work(root):
+    code = f"""
+import time
+from atrous.data.voc import VOC
+worked = []
+decoded = VOC({str(root)!r}, train="train", cache={str(root.parent / "cache")!r}).split("train")
+print("ready", flush=True)
+input()
+decoded.fill(lambda done, total: (worked.append(done), time.sleep(0.02)))
+print(len(worked), decoded[19].name)
+"""
+    pair = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in pair:  # each has imported what it needs, so that they begin together
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in pair:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    told = [process.communicate()[0].split() for process in pair]
+    assert sorted(told) == [["0", NAMES[19]], ["20", NAMES[19]]]
     assert equal(copy_of(root), VOC(str(root)).split("train"))
 
 
-def test_of_two_that_fill_at_once_one_does_the_work(root):
-    worked: list[int] = []
+def fails_with(number: int):
+    def call(*_):
+        raise OSError(number, os.strerror(number))
 
-    def fill() -> None:
-        def report(done: int, total: int) -> None:
-            worked.append(threading.get_ident())
-            time.sleep(0.005)
-
-        copy_of(root, fill=False).fill(report)
-
-    threads = [threading.Thread(target=fill) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(worked) == 20
-    assert len(set(worked)) == 1
-    assert equal(copy_of(root), VOC(str(root)).split("train"))
+    return call
 
 
-def test_a_full_disk_is_told_with_how_much_is_needed(root, monkeypatch):
-    def full(*_):
+@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite", "fsync"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_told_with_how_much_is_needed(root, monkeypatch, call, workers):
+    monkeypatch.setattr(cache, "spread", partial(parallel.spread, workers=workers))
+    monkeypatch.setattr(os, call, fails_with(errno.ENOSPC))
+    with pytest.raises(ValueError, match=r"^the decoded copy in .* takes 0\.0 GB, .* no room for .*data\.cache=null"):
+        copy_of(root)
+
+
+def test_where_there_is_too_little_room_none_is_kept(root, monkeypatch):
+    def takes_what_is_left(file, offset, length):  # as ext4 does
+        os.ftruncate(file, length // 2)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(ValueError, match=r"takes 0\.0 GB, which there is no room for .*data\.cache=null"):
+    monkeypatch.setattr(os, "posix_fallocate", takes_what_is_left)
+    with pytest.raises(ValueError, match="no room"):
         copy_of(root)
+    assert copy_of(root, fill=False)._path("pixels").stat().st_size == 0
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_where_no_room_can_be_set_aside_it_is_filled_all_the_same(root, monkeypatch, number):
+    monkeypatch.setattr(os, "posix_fallocate", fails_with(number))
+    assert equal(copy_of(root), VOC(str(root)).split("train"))
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 20, None])
@@ -211,9 +273,12 @@ def test_an_unreadable_picture_stops_it_or_is_left_out(root):
         copy_of(root, fill=False).fill(max_bad=0)  # of a copy that was made with more leave
 
 
-def test_any_other_error_stops_it_by_name(root):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_other_error_stops_it_by_name(root, monkeypatch, workers):
+    monkeypatch.setattr(cache, "spread", partial(parallel.spread, workers=workers))
     write_palette_png(root / "SegmentationClass" / f"{NAMES[5]}.png", np.full((40, 57), 77, np.uint8))
-    with pytest.raises(ValueError, match=rf"{NAMES[5]}\.png holds the label 77"):
+    path = root / "SegmentationClass" / f"{NAMES[5]}.png"
+    with pytest.raises(ValueError, match=rf"^{path} holds the label 77"):  # and no traceback of a worker's before it
         copy_of(root, fill=False).fill(max_bad=9)
 
 

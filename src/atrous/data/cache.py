@@ -11,8 +11,8 @@ import errno
 import hashlib
 import io
 import os
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 CHUNK = 64
 """Pictures, after which what was written is made durable and written down as done."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_RESERVING = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What a file system says that can't set space aside: then a full disk shows only in writing."""
 
 BAD = 1
 ROW = np.dtype([("offset", "<i8"), ("height", "<i4"), ("width", "<i4"), ("state", "<i4")])
@@ -104,29 +108,39 @@ class Decoded(Sequence[Sample]):
 
     def _fill(self, report: Callable[[int, int], None], max_bad: int) -> np.ndarray:
         index, total = self._layout()
-        done = self._progress(index)
+        done = self._progress(index, total)
         pixels = os.open(self._path("pixels"), os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            self._reserve(pixels, total)
-            todo = [(k, *index[k].tolist()[:3]) for k in range(done, len(index))]
-            with closing(spread(partial(write_sample, self.samples, self._path("pixels")), todo)) as results:  # type: ignore[type-var]
-                for error in results:
-                    if error is not None:
-                        index["state"][done] = BAD
-                        if (index["state"] == BAD).sum() > max_bad:
-                            self.samples[done]  # raises it again, in this process
-                            raise ValueError(error)
-                    done += 1
-                    if done % CHUNK == 0:
-                        os.fsync(pixels)
-                        write_whole(self._path("progress"), packed(index[:done]))
-                    report(done, len(index))
-            os.fsync(pixels)
+            with self._room(total):
+                reserve(pixels, total)
+                self._decode(index, done, pixels, report, max_bad)
+                os.fsync(pixels)
         finally:
             os.close(pixels)
         write_whole(self._path("index"), packed(index))
         self._path("progress").unlink(missing_ok=True)
         return index
+
+    def _decode(
+        self, index: np.ndarray, done: int, pixels: int, report: Callable[[int, int], None], max_bad: int
+    ) -> None:
+        """All pictures from `done` on, into the file `pixels`; those that can't be read are marked in the index."""
+        from atrous.data.files import Unreadable
+
+        todo = [(k, *index[k].tolist()[:3]) for k in range(done, len(index))]
+        with closing(spread(partial(write_sample, self.samples, self._path("pixels")), todo)) as results:  # type: ignore[type-var]
+            for error in results:
+                if isinstance(error, Unreadable):
+                    index["state"][done] = BAD
+                    if (index["state"] == BAD).sum() > max_bad:
+                        raise error
+                elif error is not None:
+                    raise error
+                done += 1
+                if done % CHUNK == 0:
+                    os.fsync(pixels)
+                    write_whole(self._path("progress"), packed(index[:done]))
+                report(done, len(index))
 
     def _layout(self) -> tuple[np.ndarray, int]:
         """Where each picture will lie, by the sizes that the files tell in their first bytes; and the whole's size."""
@@ -138,21 +152,24 @@ class Decoded(Sequence[Sample]):
         index["offset"] = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         return index, int(lengths.sum())
 
-    def _progress(self, index: np.ndarray) -> int:
-        """How many are done; what is known of them goes into the index."""
-        before = read_packed(self._path("progress"))
-        if before is None or not self._path("pixels").exists():
+    def _progress(self, index: np.ndarray, total: int) -> int:
+        """How many are done; what is known of them goes into the index.
+
+        It counts for nothing where the pixels are gone or were cut short, and is taken away before a new file of them
+        is begun: else it would be believed of that one, and pictures that were never written would be read as black."""
+        before, pixels = read_packed(self._path("progress")), self._path("pixels")
+        if before is None or not pixels.exists() or pixels.stat().st_size != total:
+            self._path("progress").unlink(missing_ok=True)
             return 0
         index["state"][: len(before)] = before["state"]
         return len(before)
 
-    def _reserve(self, file: int, total: int) -> None:
+    @contextmanager
+    def _room(self, total: int) -> Iterator[None]:
         try:
-            if hasattr(os, "posix_fallocate") and total:
-                os.posix_fallocate(file, 0, total)
-            os.ftruncate(file, total)
+            yield
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in NO_ROOM:
                 raise
             raise ValueError(
                 f"the decoded copy in {self.folder} takes {total / 1e9:.1f} GB, which there is no room for "
@@ -160,27 +177,44 @@ class Decoded(Sequence[Sample]):
             ) from None
 
 
-def write_sample(samples: Pairs, path: Path, job: tuple[int, int, int, int]) -> str | None:
-    """Decodes a picture and writes it to its place; gives what is wrong with one that can't be read."""
-    from atrous.data.files import Unreadable
+def reserve(file: int, total: int) -> None:
+    """Room for all pictures before one is decoded, where the file system can; none is kept of too little."""
+    before = os.fstat(file).st_size
+    try:
+        if hasattr(os, "posix_fallocate") and total:
+            os.posix_fallocate(file, 0, total)
+    except OSError as error:
+        if error.errno not in NO_RESERVING:
+            os.ftruncate(file, before)  # ext4 keeps what it found until then, which is all that the disk had left
+            raise
+    os.ftruncate(file, total)
 
+
+def write_sample(samples: Pairs, path: Path, job: tuple[int, int, int, int]) -> Exception | None:
+    """Decodes a picture and writes it to its place. What is wrong is given back: raised in a worker, it would reach the
+    parent with the worker's traceback for a message, and without its number."""
     index, offset, height, width = job
     try:
         image, label, _ = samples[index]
-    except Unreadable as error:
-        return str(error)
-    if label.shape != (height, width):
-        raise ValueError(f"{samples.pairs[index].image} is {label.shape}, but tells {(height, width)} of itself")
+        if label.shape != (height, width):
+            raise ValueError(f"{samples.pairs[index].image} is {label.shape}, but tells {(height, width)} of itself")
+        write_at(path, offset, image, label)
+    except (ValueError, OSError) as error:
+        return error
+    return None
+
+
+def write_at(path: Path, offset: int, *arrays: np.ndarray) -> None:
+    """One after the other from `offset`."""
     file = os.open(path, os.O_WRONLY)
     try:
-        for array in (image, label):
+        for array in arrays:
             content = memoryview(array.tobytes())
             while content:  # a call may write less
                 written = os.pwrite(file, content, offset)
                 content, offset = content[written:], offset + written
     finally:
         os.close(file)
-    return None
 
 
 # ---- the index ------------------------------------------------------------------------------------------------------
