@@ -1,11 +1,13 @@
 """How many augmented pictures a second one core serves, beside the pipelines that are usual.
 
-    python benchmarks/data.py [--rounds 5] [--pictures 60] [--root a/folder/in/PASCALs/layout]
+    python benchmarks/data.py [--rounds 5] [--pictures 60] [--workers 2] [--root a/folder/in/PASCALs/layout]
 
 Two kinds of input are made for it: VOC-like ones (500x375 JPEG, palette PNG; crops of 321) and Cityscapes-like ones
-(2048x1024 PNG, grey PNG; crops of 713), or those of `--root` are taken for the first. All pipelines take turns within
-a round, so that what slows the machine slows all of them; printed are the medians, and the median of the ratios within
-a round to the usual one, with its extremes. The decoded copy is warm: what is compared is computing, not the disk.
+(2048x1024 PNG, grey PNG; crops of 713), or those of `--root` are taken for the first. The made JPEGs are as large as
+PASCAL's (94 KB) and take as long to decode. With `--workers` the processes of a loader serve batches of 10 instead.
+All pipelines take turns within a round, so that what slows the machine slows all of them; printed are the medians, and
+the median of the ratios within a round to the usual one, with its extremes. The decoded copy is warm: what is compared
+is computing, not the disk.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,13 +31,16 @@ import torch
 import torchvision
 from albumentations.pytorch import ToTensorV2
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from atrous.augment import Augment
-from atrous.batch import IGNORE, voc_palette
+from atrous.batch import IGNORE, Sample, voc_palette
 from atrous.data.cache import Decoded
+from atrous.data.parallel import begin_worker
 from atrous.data.voc import VOC
+from atrous.datamodule import collate
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
@@ -47,10 +52,12 @@ class Kind(NamedTuple):
     size: tuple[int, int]  # height, width
     crop: int
     suffix: str
+    detail: float  # by which the files become as large as real ones
 
 
-VOC_LIKE = Kind("VOC-like", (375, 500), 321, "jpg")
-CITYSCAPES_LIKE = Kind("Cityscapes-like", (1024, 2048), 713, "png")
+BATCH = 10
+VOC_LIKE = Kind("VOC-like", (375, 500), 321, "jpg", detail=12)
+CITYSCAPES_LIKE = Kind("Cityscapes-like", (1024, 2048), 713, "png", detail=1.5)
 
 
 # ---- pictures -------------------------------------------------------------------------------------------------------
@@ -64,10 +71,12 @@ def scene(kind: Kind, seed: int) -> tuple[np.ndarray, np.ndarray]:
         axes = int(draw.integers(10, width // 4)), int(draw.integers(10, height // 3))
         cv2.ellipse(label, centre, axes, float(draw.integers(180)), 0, 360, int(draw.integers(CLASSES)), -1)
     image = draw.integers(40, 216, (CLASSES, 3))[label].astype(np.float32)
-    for octave in range(1, 8):
-        rough = draw.normal(0, 1, (max(2, height >> octave), max(2, width >> octave), 3)).astype(np.float32)
-        image += 1.4**octave * cv2.resize(rough, (width, height), interpolation=cv2.INTER_CUBIC)
-    image += draw.normal(0, 1.5, image.shape)
+    for octave in range(8):  # in brightness: colours vary little within a thing
+        rough = draw.normal(0, 1, (max(2, height >> octave), max(2, width >> octave))).astype(np.float32)
+        image += (
+            kind.detail * 1.2**octave * cv2.resize(rough, (width, height), interpolation=cv2.INTER_CUBIC)[..., None]
+        )
+    image += draw.normal(0, kind.detail / 8, image.shape)
     return np.clip(image, 0, 255).astype(np.uint8), label
 
 
@@ -165,24 +174,62 @@ def pipelines(root: Path, crop: int, cache: Path) -> dict[str, Callable[[int], A
 
 
 # ---- measuring ------------------------------------------------------------------------------------------------------
-def measure(candidates: dict[str, Callable[[int], Any]], count: int, rounds: int) -> dict[str, list[float]]:
+class Items(Dataset):
+    """`count` pictures, and again from the first."""
+
+    def __init__(self, item: Callable[[int], Any], count: int, length: int):
+        self.item, self.count, self.length = item, count, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Any:
+        return self.item(index % self.count)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.__getitem__, range(self.length))
+
+
+def passes(item: Callable[[int], Any], count: int, workers: int) -> tuple[Iterable[Any], int]:
+    """What is gone through once in a round, and how many pictures it gives: a loader, some batches of each worker."""
+    if not workers:
+        return Items(item, count, count), count
+    length = max(count, 6 * BATCH * workers)
+    loader = DataLoader(
+        Items(item, count, length),
+        batch_size=BATCH,
+        num_workers=workers,
+        collate_fn=stacked,
+        persistent_workers=True,
+        worker_init_fn=begin_worker,
+    )
+    return loader, length
+
+
+def stacked(items: list[Any]) -> Any:
+    return collate(items) if isinstance(items[0], Sample) else default_collate(items)
+
+
+def measure(
+    candidates: dict[str, Callable[[int], Any]], count: int, rounds: int, workers: int
+) -> dict[str, list[float]]:
     """{name: pictures a second in each round}; the first round, which warms up, is left out."""
     rates: dict[str, list[float]] = {name: [] for name in candidates}
+    served = {name: passes(item, count, workers) for name, item in candidates.items()}
     for turn in range(rounds + 1):
-        for name, item in candidates.items():
+        for name, (pictures, length) in served.items():
             began = time.perf_counter()
-            for index in range(count):
-                item(index)
+            for _ in pictures:
+                pass
             if turn:
-                rates[name].append(count / (time.perf_counter() - began))
+                rates[name].append(length / (time.perf_counter() - began))
     return rates
 
 
-def show(kind: str, crop: int, rates: dict[str, list[float]]) -> None:
+def show(title: str, workers: int, rates: dict[str, list[float]]) -> None:
     usual = next(iter(rates.values()))
-    print(
-        f"\n{kind}, crops of {crop}\n\n| pipeline, one core | pictures/s | times the usual (extremes) |\n|---|---|---|"
-    )
+    where = f"{workers} workers, batches of {BATCH}" if workers else "one core"
+    print(f"\n{title}\n\n| pipeline, {where} | pictures/s | times the usual (extremes) |\n|---|---|---|")
     for name, values in rates.items():
         ratios = [value / other for value, other in zip(values, usual)]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
@@ -202,6 +249,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pictures", type=int, default=60, help="VOC-like ones; of the larger ones a sixth")
     parser.add_argument("--root", type=Path, help="real pictures in PASCAL's layout, with a list train")
+    parser.add_argument("--workers", type=int, default=0, help="of a loader; 0: this process by itself")
     asked = parser.parse_args()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -213,8 +261,8 @@ def main() -> None:
             if not real:
                 write(kind, root, count)
             candidates = pipelines(root, kind.crop, Path(folder) / "cache" / kind.name)
-            rates = measure(candidates, count, asked.rounds)
-            show("your pictures" if real else kind.name, kind.crop, rates)
+            rates = measure(candidates, count, asked.rounds, asked.workers)
+            show(f"{'your pictures' if real else kind.name}, crops of {kind.crop}", asked.workers, rates)
 
 
 if __name__ == "__main__":
