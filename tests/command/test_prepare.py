@@ -65,3 +65,17 @@ def test_what_needs_no_preparing_says_so(capsys):
     code, out, _ = prepare(capsys, "data=shapes")
     assert code == 0
     assert "there is nothing to prepare" in out
+
+
+def test_a_source_that_is_gone_is_no_archive_that_is_gone(tmp_path, capsys):
+    ARCHIVES["voc"](tmp_path / "archives")
+    words = ["data=voc", f"root={tmp_path / 'root'}", f"archives={tmp_path / 'archives'}", "checksum=false"]
+    assert prepare(capsys, *words)[0] == 0
+    for path in (tmp_path / "archives").iterdir():
+        path.unlink()
+    for folder in ("SegmentationClass", "SegmentationClassAug"):
+        (tmp_path / "root" / folder / "2008_000001.png").unlink()
+    code, out, err = prepare(capsys, *words, "again=true")
+    assert code == 2
+    assert "SegmentationClass/2008_000001.png is gone, of which SegmentationClassAug/2008_000001.png is made" in err
+    assert "it is ready" not in out

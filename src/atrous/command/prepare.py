@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from atrous.bar import bar, duration
 from atrous.data.files import Files, ids_md5
-from atrous.data.prepare import Source, Step, alone
+from atrous.data.prepare import NoArchive, Source, Step, alone
 
 log = logging.getLogger("atrous")
 
@@ -46,7 +46,7 @@ def take(step: Step, where: Source, again: bool) -> None:
     try:
         with bar(f"  {step.title}") as report:
             made = step.run(where, report)
-    except FileNotFoundError:
+    except NoArchive:
         if not step.done():
             raise
         made = "done before, and its archive is gone"

@@ -49,6 +49,10 @@ class Source(NamedTuple):
 # ---------------------------------------------------------------- archives
 
 
+class NoArchive(FileNotFoundError):
+    """The archive that a step wants is neither there nor to be fetched."""
+
+
 @dataclass(frozen=True)
 class Unpack:
     """Brings the part of an archive under `keep` (below `strip`) into `into`."""
@@ -125,7 +129,7 @@ class Unpack:
             return
         cure = "put it there, or archives=/its/folder"
         cure += "" if self.url is None else f", or download=true, which fetches it from {self.url}"
-        raise FileNotFoundError(f"there is no {self.names[0]} in {where.folder.absolute()}.\n{self.told}\n{cure}")
+        raise NoArchive(f"there is no {self.names[0]} in {where.folder.absolute()}.\n{self.told}\n{cure}")
 
     def _is_it(self, path: Path) -> bool:
         """Two of the datasets name their archive trainval.tar.gz: the first file inside tells them apart."""
@@ -238,7 +242,12 @@ class Convert:
 
 def _make(work: Callable[[Any], bytes | memoryview], job: tuple[Path, Any]) -> None:
     path, what = job
-    write_whole(path, work(what), durable=False)
+    try:
+        content = work(what)
+    except FileNotFoundError as error:
+        gone, target = (Path(*Path(name).parts[-2:]) for name in (error.filename, path))
+        raise ValueError(f"{gone} is gone, of which {target} is made: unpack it again") from None
+    write_whole(path, content, durable=False)
 
 
 @dataclass(frozen=True)
