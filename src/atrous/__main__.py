@@ -67,8 +67,8 @@ def _run(verb: str, words: list[str]) -> int:
     parser = _parser(verb)
     asked = parser.parse_intermixed_args(words)
     asked.overrides = absences(paths(asked.overrides), config_name)
-    unasked = "experiment" in groups_of(config_name) and not any(o.startswith("experiment=") for o in asked.overrides)
-    if asked.help and unasked:
+    chosen = any(o.startswith("experiment=") for o in asked.overrides)
+    if asked.help and not chosen and "experiment" in groups_of(config_name):
         asked.overrides.append("experiment=shapes")  # so that there is something to show
     if not (asked.help or asked.hydra_help or asked.info or asked.shell_completion):
         problem = misunderstood(asked.overrides, config_name)

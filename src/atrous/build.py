@@ -1,4 +1,4 @@
-"""What more than a run is made of: the network and the CRF that a configuration means. Nothing here needs Lightning."""
+"""What more than a run is made of: network, dataset and CRF, as a configuration means them. Nothing needs Lightning."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def build_network(model: Model, num_classes: int) -> nn.Module:
     late = {"in_channels": backbone.out_channels, "fc_channels": backbone.fc_channels, "num_classes": num_classes}
     network: nn.Module = Network(backbone, instantiate(model.head, **late, _convert_="all"))
     return network if model.multiscale is None else instantiate(model.multiscale, network=network, _convert_="all")
+
+
+def build_files(data: Mapping[str, Any]) -> Any:
+    """The dataset as its own files have it, for whom few of them or each just once is read: no decoded copy is made."""
+    return instantiate(data, **({"cache": None} if "cache" in data else {}), _convert_="all")
 
 
 def build_crf(crf: Mapping[str, Any] | None) -> Callable[[Tensor, Tensor], Tensor] | None:

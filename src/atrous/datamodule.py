@@ -90,6 +90,8 @@ class Drawn(Dataset):
         return self.augment(sample, draw) if self.augment else sample
 
     def _read(self, index: int) -> Sample:
+        if not self.max_bad:
+            return self.samples[index]
         for step in range(self.max_bad + 1):
             place = (index + step) % len(self.samples)
             try:
@@ -99,13 +101,12 @@ class Drawn(Dataset):
         raise Unreadable(f"none of {self.max_bad + 1} pictures in a row can be read: see the messages above")
 
     def _skip(self, index: int, error: Unreadable) -> None:
-        known = bool(self.max_bad and self.bad[index])
-        if self.max_bad:
-            self.bad[index] = True
+        known = bool(self.bad[index])
+        self.bad[index] = True
         count = int(self.bad.sum())
-        if count > self.max_bad or not self.max_bad:
-            more = f"{count} pictures can't be read, `data.max_bad={self.max_bad}` may be skipped: " if count else ""
-            raise Unreadable(f"{more}{error}") from error
+        if count > self.max_bad:
+            told = f"{count} pictures can't be read, `data.max_bad={self.max_bad}` may be skipped"
+            raise Unreadable(f"{told}: {error}") from error
         if not known:
             log.warning(f"skipped, {count} of at most {self.max_bad}: {error}")
 

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 from collections.abc import Iterator, Sequence
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def misunderstood(overrides: Sequence[str], config_name: str = "config") -> str 
     return _wrong_value([o for o in parsed if o not in chosen], chosen, groups, config_name)
 
 
+@cache
 def groups_of(config_name: str = "config") -> dict[str, list[str]]:
     """{"model/head": ["aspp_l", …], …}: the folders of conf/ from which this configuration chooses."""
     offered = set(_offered(config_name))

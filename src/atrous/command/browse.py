@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from atrous.batch import LabelSpace, Sample
+from atrous.build import build_files
 from atrous.config import Browse, Split
 from atrous.datamodule import Drawn, Pictures, Stream
 from atrous.disk import make_folder, write_whole
@@ -38,9 +39,7 @@ def browse(cfg: Browse) -> Path:
         raise ValueError(f"`count` must be 1 to {MOST} pictures (got {cfg.count})")
     experiment = chosen("experiment")
     folder = Path(f"runs/browse/{experiment}" if cfg.out is None else cfg.out).expanduser()
-    # A cache is worth its making where all of a split is read many times: the files themselves hold the same.
-    uncached = {"cache": None} if "cache" in cfg.data else {}
-    pictures: Pictures = instantiate(cfg.data, **uncached, _convert_="all")
+    pictures: Pictures = build_files(cfg.data)
     training = cfg.split is Split.train
     name = pictures.train if training else pictures.val
     split = pictures.split(name)

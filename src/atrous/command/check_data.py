@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from atrous.bar import bar, duration
 from atrous.batch import Sample
+from atrous.build import build_files
 from atrous.data.files import Files, Pair, Pairs, Published, Reader, ids_md5, missing
 from atrous.data.parallel import spread
 from atrous.data.statistics import Tally, count, inverse_log, median_frequency
@@ -51,8 +51,7 @@ WEIGHTS: dict[str, tuple[str, Callable[[Tally], np.ndarray]]] = {
 def check_data(cfg: DictConfig) -> dict[str, Any]:
     """Prints the report and writes it with the class weights; complains at the end where anything is wrong."""
     limit, workers = at_least(1, "limit", cfg.limit), at_least(0, "workers", cfg.workers)
-    uncached = {"cache": None} if "cache" in cfg.data else {}  # the files themselves are what is looked at
-    dataset: Any = instantiate(cfg.data, **uncached, _convert_="all")
+    dataset = build_files(cfg.data)
     name = getattr(dataset, "name", type(dataset).__name__.lower())
     problems = Problems(getattr(dataset, "root", None))
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from PIL import Image
@@ -242,15 +242,10 @@ def read_index(path: Path, pixels: Path) -> np.ndarray | None:
     return index if pixels.stat().st_size >= whole else None
 
 
-class Size(NamedTuple):
-    height: int
-    width: int
-
-
-def stored_size(path: Path) -> Size:
-    """What the file tells of itself, without decoding it; nothing where it is no picture."""
+def stored_size(path: Path) -> tuple[int, int]:
+    """(H, W) as the file tells it of itself, without decoding it; nothing where it is no picture."""
     try:
         with Image.open(path) as picture:
-            return Size(picture.height, picture.width)
+            return picture.height, picture.width
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return Size(0, 0)
+        return 0, 0
