@@ -160,3 +160,13 @@ def test_importing_it_imports_torch_and_no_more():
     code = f"import sys, atrous.crf; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.strip() == "[]"
+
+
+@pytest.mark.parametrize("normalization", ["symmetric", "after"])
+def test_many_weights_on_one_lattice_give_what_each_gives_alone(natural, smooth, normalization):
+    image, probs = natural(1, 20, 25), smooth(1, 4, 20, 25)
+    weights = [(5, 3), (0, 1), (2.5, 0)]
+    several = DenseCRF(1, 50, 10, 1, 3, normalization=normalization).with_weights(weights, image, probs)
+    for (w1, w2), refined in zip(weights, several, strict=True):
+        alone = DenseCRF(w1, 50, 10, w2, 3, normalization=normalization)(image, probs)
+        assert torch.equal(refined, alone)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -57,15 +58,32 @@ class DenseCRF:
 
     def __call__(self, image: Tensor, probs: Tensor) -> Tensor:
         """image (B, 3, H, W) uint8 RGB, probs (B, K, H, W) -> probs (B, K, H, W), float32 at least."""
+        image, probs = self._checked(image, probs)
+        refine = native.refine if self.backend == "native" else reference.refine
+        with torch.autocast(probs.device.type, enabled=False):
+            return refine(self, image, probs)
+
+    def with_weights(
+        self, weights: Sequence[tuple[float | Tensor, float | Tensor]], image: Tensor, probs: Tensor
+    ) -> Iterator[Tensor]:
+        """What the CRF makes of a picture with each of these (w1, w2) in place of its own. The lattices depend on the
+        picture and the widths alone: they are built once."""
+        image, probs = self._checked(image, probs)
+        crfs = [replace(self, w1=w1, w2=w2) for w1, w2 in weights]
+        with torch.autocast(probs.device.type, enabled=False):
+            if self.backend == "native":
+                yield from native.refine_each(crfs, image, probs)
+            else:
+                yield from (reference.refine(crf, image, probs) for crf in crfs)
+
+    def _checked(self, image: Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:
+        """Both on one device, the probabilities in float32 at least."""
         _check_image(image)
         _check_probs(probs, image)
         K = probs.shape[1]
         if self.compatibility is not None and self.compatibility.shape != (K, K):
             raise ValueError(f"`compatibility` must be {(K, K)} (got {tuple(self.compatibility.shape)})")
-        refine = native.refine if self.backend == "native" else reference.refine
-        with torch.autocast(probs.device.type, enabled=False):
-            probs = probs.to(torch.promote_types(probs.dtype, torch.float32))
-            return refine(self, image.to(probs.device, non_blocking=True), probs)
+        return image.to(probs.device, non_blocking=True), probs.to(torch.promote_types(probs.dtype, torch.float32))
 
 
 def _check_image(image: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -129,20 +129,32 @@ def energy(probs: Tensor) -> Tensor:
 
 def refine(crf: DenseCRF, image: Tensor, probs: Tensor) -> Tensor:
     """Pictures (B, 3, H, W) uint8 and probabilities (B, K, H, W) -> probabilities (B, K, H, W)."""
-    if not crf.iterations:
-        return torch.softmax(-energy(probs), 1)
     if len(image) > 1 and not image.is_cuda:  # one picture's lattice may fit the cache, sixteen do not
         return torch.cat([refine(crf, i, p) for i, p in zip(image.split(1), probs.split(1))])
+    return next(refine_each([crf], image, probs))
+
+
+def refine_each(crfs: Sequence[DenseCRF], image: Tensor, probs: Tensor) -> Iterator[Tensor]:
+    """What each of these CRFs, which differ in their weights, makes of the pictures: all on the same lattices."""
     B, K, H, W = probs.shape
-    bilateral = bilateral_lattice(image, crf.sigma_alpha, crf.sigma_beta, crf.normalization, probs.dtype)
-    spatial = spatial_lattice((B, H, W), crf.sigma_gamma, crf.normalization, probs.dtype, probs.device)
+    first = crfs[0]
     unary = energy(probs.permute(0, 2, 3, 1).reshape(-1, K).contiguous())
+    if first.iterations:
+        bilateral = bilateral_lattice(image, first.sigma_alpha, first.sigma_beta, first.normalization, probs.dtype)
+        spatial = spatial_lattice((B, H, W), first.sigma_gamma, first.normalization, probs.dtype, probs.device)
+    for crf in crfs:
+        if not crf.iterations:
+            Q = torch.softmax(-unary, 1)
+        else:
+            Q = _infer(crf, unary, bilateral, spatial)
+        yield Q.view(B, H, W, K).permute(0, 3, 1, 2).contiguous()
+
+
+def _infer(crf: DenseCRF, unary: Tensor, bilateral: Lattice, spatial: Lattice) -> Tensor:
     learns = (unary, crf.w1, crf.w2, crf.compatibility)
     if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in learns):
         kernels = [(crf.w1, bilateral.filter), (crf.w2, spatial.filter)]
-        Q = mean_field(unary, kernels, crf.compatibility, crf.iterations)
-    else:
-        lattices = [(crf.w1, bilateral), (crf.w2, spatial)]
-        rows = len(unary) if unary.is_cuda else ROWS * torch.get_num_threads()
-        Q = mean_field_in_place(unary, lattices, crf.compatibility, crf.iterations, rows)
-    return Q.view(B, H, W, K).permute(0, 3, 1, 2).contiguous()
+        return mean_field(unary, kernels, crf.compatibility, crf.iterations)
+    rows = len(unary) if unary.is_cuda else ROWS * torch.get_num_threads()
+    lattices = [(crf.w1, bilateral), (crf.w2, spatial)]
+    return mean_field_in_place(unary, lattices, crf.compatibility, crf.iterations, rows)
