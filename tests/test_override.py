@@ -23,7 +23,7 @@ SHAPES = "experiment=shapes"
         ([SHAPES, "seed=one"], "`seed` is a whole number (0 unless set); got 'one'"),
         ([SHAPES, "total_batch=2.5"], "`total_batch` is a whole number"),
         ([SHAPES, "trainer.deterministic=7"], "`trainer.deterministic` is true or false"),
-        ([SHAPES, "train_only=mcs"], "`train_only` is msc or classifier (null unless set); got 'mcs'"),
+        ([SHAPES, "train_only=mcs"], "`train_only` is msc or classifier or crf (null unless set); got 'mcs'"),
         ([SHAPES, "resume=often"], "`resume` is auto or never"),
         ([SHAPES, "model/head=aspp_l", "model.head.rates=6"], "`model.head.rates` is a list"),
         ([SHAPES, "+colour=red"], "there is no `colour`"),
@@ -72,7 +72,7 @@ def test_what_a_configuration_adds_to_the_included_one_is_checked_too(overrides,
 
 def test_groups_are_chosen_from_those_of_the_included_configuration_only():
     assert groups_of("browse") == groups_of("config")
-    assert set(groups_of("describe")) == {"model/backbone", "model/head", "model/multiscale"}
+    assert set(groups_of("describe")) == {"model/backbone", "model/head", "model/multiscale", "model/crf"}
 
 
 @pytest.mark.parametrize("config_name", ["config", "browse"])

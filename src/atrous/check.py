@@ -10,6 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from torch import nn
 
+from atrous.config import Config
 from atrous.datamodule import SegmentationDataModule
 
 
@@ -25,6 +26,15 @@ def check_devices(trainer: DictConfig) -> None:
         raise ValueError(f"`trainer.devices={trainer.devices}`, but this machine has {gpus} GPU(s)")
     if trainer.devices in ("auto", -1) and not gpus and trainer.strategy == "ddp":
         raise ValueError("`trainer=ddp` on CPUs needs a number of processes: trainer.devices=2")
+
+
+def check_choices(cfg: Config) -> None:
+    """What one choice makes of another."""
+    if cfg.crf is not None and cfg.model.crf is not None:
+        raise ValueError(
+            "`crf` and `model.crf` are both chosen, but what the network gives has been through its own CRF already "
+            "(model/crf=recurrent), and a second one would refine it twice: crf=null, or model/crf=null"
+        )
 
 
 def check_processes(world_size: int) -> None:

@@ -18,6 +18,7 @@ class Resume(Enum):
 class TrainOnly(Enum):
     msc = "msc"  # the side branches of model/multiscale=features, as the paper does
     classifier = "classifier"  # the layers that are new for a set of classes
+    crf = "crf"  # the CRF of model/crf=recurrent, behind the network as it is
 
 
 class Split(Enum):
@@ -42,6 +43,7 @@ class Model:
     backbone: Any = MISSING
     head: Any = MISSING
     multiscale: Any = None
+    crf: Any = None  # one that is trained with the network; the run's own `crf` refines what is trained
 
 
 @dataclass

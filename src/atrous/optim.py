@@ -13,28 +13,36 @@ def sgd(
     weight_decay: float = 5e-4,
     bias: float = 2.0,
     classifier: float = 10.0,
+    crf: float = 1.0,
 ) -> SGD:
-    """SGD over the papers' four groups; `bias` and `classifier` multiply the learning rate.
+    """SGD over the papers' four groups, and a fifth; `bias`, `classifier` and `crf` multiply the learning rate.
 
     Paper: weights 1x, biases 2x without decay, the new classifier's weights 10x and its biases 20x (released solvers).
-    The network says which layers are new classifiers (`network.classifiers()`).
+    The network says which layers are new classifiers (`network.classifiers()`), and what a CRF of its own learns
+    (`network.crf_parameters()`): that is a cost, which decay would make forget the picture, so there is none on it.
     """
-    new = {id(p) for layer in network.classifiers() for p in layer.parameters()}  # type: ignore[operator]
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    classifiers = {id(p) for layer in network.classifiers() for p in layer.parameters()}  # type: ignore[operator]
+    costs = {id(p) for p in network.crf_parameters()}  # type: ignore[operator]
+    policy = {  # name -> times the learning rate, decay
+        "weight": (1.0, weight_decay),
+        "bias": (bias, 0.0),
+        "classifier_weight": (classifier, weight_decay),
+        "classifier_bias": (classifier * bias, 0.0),
+        "crf": (crf, 0.0),
+    }
+    groups: dict[str, list[nn.Parameter]] = {name: [] for name in policy}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in new, name.rpartition(".")[2] == "bias"), []).append(parameter)
-    if not groups:
+            kind = "bias" if name.rpartition(".")[2] == "bias" else "weight"
+            kind = f"classifier_{kind}" if id(parameter) in classifiers else kind
+            groups["crf" if id(parameter) in costs else kind].append(parameter)
+    if not any(groups.values()):
         raise ValueError("nothing to train: every parameter of the network is frozen")
     return SGD(
         [
-            {
-                "name": ("classifier_" if is_new else "") + ("bias" if is_bias else "weight"),
-                "params": parameters,
-                "lr": lr * (classifier if is_new else 1.0) * (bias if is_bias else 1.0),
-                "weight_decay": 0.0 if is_bias else weight_decay,
-            }
-            for (is_new, is_bias), parameters in sorted(groups.items())
+            {"name": name, "params": parameters, "lr": lr * policy[name][0], "weight_decay": policy[name][1]}
+            for name, parameters in groups.items()
+            if parameters
         ],
         lr=lr,
         momentum=momentum,

@@ -11,15 +11,15 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import nn
 
 from atrous.batch import LabelSpace
-from atrous.build import build_crf, build_network
+from atrous.build import build_crf, build_network, precision
 from atrous.callback.checkpoint import Checkpoint, WholeFiles
 from atrous.callback.guard import FiniteLoss, RanksAgree
 from atrous.callback.result import Result, show
-from atrous.check import check_devices, check_processes, check_run
+from atrous.check import check_choices, check_devices, check_processes, check_run
 from atrous.config import Config, TrainOnly
 from atrous.datamodule import SegmentationDataModule
 from atrous.folder import RunFolder
@@ -32,6 +32,7 @@ log = logging.getLogger("atrous")
 
 def train(cfg: Config) -> dict[str, Any] | None:
     """Trains, or goes on training, the run that `cfg` describes, scores it, and leaves result.json in its folder."""
+    check_choices(cfg)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)  # type: ignore[assignment]
     folder = RunFolder(Path(cfg.run_dir), config)
     finished = folder.finished()
@@ -83,14 +84,24 @@ def load_weights(cfg: Config, network: Any, labels: LabelSpace) -> None:
 
 def train_only(part: TrainOnly, network: Any) -> None:
     """Freezes all parameters but those of a part."""
+    from atrous.model.crf import RecurrentCRF
     from atrous.model.multiscale import MultiScaleFeatures
 
-    if part is TrainOnly.msc and not isinstance(network, MultiScaleFeatures):
-        raise ValueError("`train_only=msc` trains the side branches of model/multiscale=features: choose that too")
-    kept = network.new_parameters() if part is TrainOnly.msc else nn.ModuleList(network.classifiers()).parameters()
     network.requires_grad_(False)
-    for parameter in kept:
+    if part is TrainOnly.classifier:
+        nn.ModuleList(network.classifiers()).requires_grad_(True)
+        return
+    kind, told = {
+        TrainOnly.msc: (MultiScaleFeatures, "the side branches of model/multiscale=features"),
+        TrainOnly.crf: (RecurrentCRF, "the CRF of model/crf=recurrent"),
+    }[part]
+    found: Any = next((module for module in network.modules() if isinstance(module, kind)), None)
+    if found is None:
+        raise ValueError(f"`train_only={part.name}` trains {told}: choose that too")
+    for parameter in found.new_parameters():
         parameter.requires_grad_(True)
+    if part is TrainOnly.crf:
+        found.network.eval()  # as it was tested: without dropout, with the statistics of its own training
 
 
 def build_module(cfg: Config, network: nn.Module, labels: LabelSpace, config: dict[str, Any]) -> SegmentationModule:
@@ -158,17 +169,6 @@ def build_data(cfg: Config, pictures: Any, trainer: L.Trainer) -> SegmentationDa
     )
 
 
-def precision(trainer: DictConfig) -> str:
-    """`auto` is bf16 where the device multiplies in it: 2 to 3 times faster, the weights stay in float32."""
-    if trainer.precision != "auto":
-        return trainer.precision
-    if trainer.accelerator != "cpu" and torch.cuda.is_available():
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if fast else "32-true"
-
-
 # ---- telling ------------------------------------------------------------------------------------------------------
 def opening(cfg: Config, module: L.LightningModule, data: SegmentationDataModule, trainer: L.Trainer) -> str:
     millions = sum(p.numel() for p in module.parameters()) / 1e6
@@ -191,5 +191,6 @@ def _quiet_libraries() -> None:
     """What Lightning says that is meant here, or said better elsewhere."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*dataloader is not resumable.*", ".*LeafSpec.*"):
+    meant = (".*does not have many workers.*", ".*dataloader is not resumable.*", ".*LeafSpec.*", ".*in eval mode.*")
+    for message in meant:
         warnings.filterwarnings("ignore", message)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from atrous.batch import LabelSpace
 from atrous.build import build_crf, build_network
+from atrous.config import Model
 from atrous.data.files import read_image
 from atrous.override import CONF
 
@@ -55,6 +56,8 @@ class Segmenter:
         return self._crf()(picture, probs) if crf else probs
 
     def _crf(self) -> Callable[[Tensor, Tensor], Tensor]:
+        if self.about.config["model"].get("crf"):
+            raise ValueError("`crf=True`, but the network ends in a CRF of its own (model/crf=recurrent): leave it out")
         default: Any = OmegaConf.to_container(OmegaConf.load(CONF / "crf" / "v2.yaml"))
         node = self.about.config.get("crf") or default
         check_targets(node, "atrous.crf", self._trust)
@@ -151,8 +154,10 @@ def read_network(path: Path, trust: bool = False) -> tuple[Any, About]:
     weights = {name: x.clone(memory_format=torch.contiguous_format) for name, x in saved.items()}
     about = About.of(told, path)
     check_targets(about.config["model"], "atrous.model", trust)
+    # What there is to choose today may not have been there when the file was written.
+    model: Any = OmegaConf.merge(Model, about.config["model"])
     with torch.device("meta"):  # no weights are drawn only to be replaced
-        network = build_network(OmegaConf.create(about.config["model"]), len(about.labels))
+        network = build_network(model, len(about.labels))
     try:
         network.load_state_dict(weights, assign=True)
     except RuntimeError as error:

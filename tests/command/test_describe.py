@@ -55,6 +55,20 @@ def test_a_pyramid_costs_what_its_scales_cost_one_by_one():
     assert described("model/head=aspp_l", "model/multiscale=inputs")["flops"] == sum(alone)
 
 
+def test_a_crf_adds_what_it_learns_and_no_layers(capsys):
+    words = ["model/multiscale=inputs", "model/head=plain", "size=65", "num_classes=7"]
+    alone, found = described(*words), described(*words, "model/crf=recurrent")
+    assert found["parameters"] - alone["parameters"] == 7 + 7 + 7 * 7
+    assert sum(layer.parameters for layer in found["layers"]) == found["parameters"]
+    assert found["layers"][:-1] == alone["layers"]
+    assert found["layers"][-1].shape == (7, 65, 65)
+    assert (found["flops"], found["logits"]) == (alone["flops"], alone["logits"])
+    assert main(["describe", *words, "model/crf=recurrent"]) == 0
+    told = capsys.readouterr().out
+    assert "5 iterations in training, 10 in the test" in told
+    assert "2 times as wide at scale 0.5" in told
+
+
 def test_a_picture_need_not_be_square():
     found = described("size=[375,500]")
     assert found["logits"] == (21, 48, 64)  # 8 · 47 + 1 = 377, 8 · 63 + 1 = 505

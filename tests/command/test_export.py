@@ -76,6 +76,17 @@ def test_an_exported_file_gives_the_networks_scores_at_any_size(file_format, ove
             assert (read.scores(image) - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
+def test_a_crf_that_was_trained_with_the_network_fits_no_graph_but_its_weights_are_exported(tmp_path):
+    network = checkpoint(tmp_path, "model.backbone.width=8", "model/crf=recurrent")
+    for file_format in ("onnx", "torch_export"):
+        with pytest.raises(ValueError, match=f"`format={file_format}` can't hold this network: its CRF"):
+            exported(tmp_path, file_format)
+    read = atrous.load(exported(tmp_path, "safetensors"))
+    image = torch.randint(0, 256, (1, 3, 33, 41), dtype=torch.uint8)
+    with torch.inference_mode():
+        torch.testing.assert_close(read.scores(image), network(image), rtol=1e-3, atol=1e-3)
+
+
 def test_a_safetensors_file_can_be_exported_on(tmp_path):
     checkpoint(tmp_path / "run", *NETWORKS["small"])
     first = exported(tmp_path / "run", "safetensors")

@@ -18,6 +18,7 @@ from atrous.build import build_network
 from atrous.disk import write_whole
 from atrous.model.atrous import effective_receptive_field, receptive_field
 from atrous.model.backbone.norm import ConvNorm
+from atrous.model.crf import RecurrentCRF
 from atrous.model.head import ASPP
 
 log = logging.getLogger("atrous")
@@ -55,7 +56,10 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
         raise ValueError(f"`num_classes` must be 1 or more (got {cfg.num_classes})")
     with torch.device("meta"):  # shapes and counts need neither memory nor arithmetic
         network: Any = build_network(cfg.model, cfg.num_classes).eval()
-    layers, shape = trace(network, size)
+    layers, shape = trace(before_crf(network), size)
+    if isinstance(network, RecurrentCRF):
+        learnt = sum(p.numel() for p in network.crf_parameters())
+        layers.append(Layer("crf", "mean field", None, 1, 1, (network.num_classes, *size), learnt, flops=0))
     log.info(table(layers))
     log.info("\n".join(f"{name:22}{told}" for name, told in summary(network, layers, size, shape).items()))
     if cfg.out is not None:
@@ -127,6 +131,11 @@ def short(name: str) -> str:
     return ".".join(word for word in name.split(".") if word not in ("network", "layers"))
 
 
+def before_crf(network: Any) -> Any:
+    """What can be described layer by layer: a CRF's lattice is another for each picture."""
+    return network.network if isinstance(network, RecurrentCRF) else network
+
+
 def innermost(network: Any) -> Any:
     """The network of one scale, inside of whatever wraps it."""
     return innermost(network.network) if hasattr(network, "network") else network
@@ -165,7 +174,7 @@ def summary(network: Any, layers: Sequence[Layer], size: tuple[int, int], shape:
     flops = found["flops"]
     unit, prefix = scaled(flops)
     told = "; ".join(f"{name}: {field}" for name, field in found["receptive_fields"].items())
-    scales = [scale for scale in getattr(network, "scales", []) if scale != 1]
+    scales = [scale for scale in getattr(before_crf(network), "scales", []) if scale != 1]
     wider = ", ".join(f"{1 / scale:.3g} times as wide at scale {scale:g}" for scale in scales)
     return {
         "parameters": f"{found['parameters']:,}",
@@ -174,7 +183,14 @@ def summary(network: Any, layers: Sequence[Layer], size: tuple[int, int], shape:
         "FLOPs, forward": f"{flops / unit:.2f} {prefix} (a multiplication and an addition are 2)",
         "FLOPs, training step": f"{3 * flops / unit:.2f} {prefix} for each picture (3 times the forward pass)",
         "receptive field": f"{told} (pixels, theoretical){f'; {wider}' if wider else ''}",
-    }
+    } | ({"CRF": crf_told(network)} if isinstance(network, RecurrentCRF) else {})
+
+
+def crf_told(crf: RecurrentCRF) -> str:
+    return (
+        f"{crf.iterations} iterations in training, {crf.iterations_test} in the test, on every pixel of the picture; "
+        "it sees all of them; its FLOPs, which depend on the picture, are not counted"
+    )
 
 
 def scaled(flops: int) -> tuple[float, str]:
@@ -243,7 +259,8 @@ def effective(cfg: DictConfig, size: int) -> np.ndarray:
     total = torch.zeros(size, size)
     for seed in range(DRAWS):
         torch.manual_seed(seed)
-        total += effective_receptive_field(build_network(cfg.model, cfg.num_classes).eval(), size)
+        network = before_crf(build_network(cfg.model, cfg.num_classes).eval())
+        total += effective_receptive_field(network, size)
     return (total / DRAWS).numpy()
 
 

@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from atrous.model.crf import RecurrentCRF
 from atrous.segmenter import About, Complete, Segmenter, last_checkpoint, load, read_network
 
 log = logging.getLogger("atrous")
@@ -28,16 +29,21 @@ def export(cfg: DictConfig) -> Path:
     if cfg.run is None:
         raise ValueError("`run` must say whose network: the folder of a run or a checkpoint, run=runs/…/seed0")
     suffix, save, packages = FORMATS[cfg.format]
-    missing = [name for name in packages if find_spec(name) is None]
-    if missing:
-        raise ValueError(
-            f"format={cfg.format} needs {', '.join(missing)}: pip install {' '.join(missing)} (the extra [export])"
-        )
     source = Path(cfg.run).expanduser()
     checkpoint = last_checkpoint(source) if source.is_dir() else source
     if checkpoint.suffix not in (".ckpt", ".safetensors") or not checkpoint.exists():
         raise ValueError(f"`run={source}` must be the folder of a run, a .ckpt or a .safetensors file that exists")
     network, about = read_network(checkpoint, cfg.trust)
+    if isinstance(network, RecurrentCRF) and cfg.format != "safetensors":
+        raise ValueError(
+            f"`format={cfg.format}` can't hold this network: its CRF (model/crf=recurrent) builds a lattice of each "
+            "picture's colours, which is no graph of fixed operations; format=safetensors holds it, for atrous.load"
+        )
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"format={cfg.format} needs {', '.join(missing)}: pip install {' '.join(missing)} (the extra [export])"
+        )
     out = output(cfg.out, source, suffix)
     part = out.with_name(f".part.{out.name}")
     try:

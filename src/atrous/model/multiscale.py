@@ -10,60 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atrous.model.atrous import Field
 from atrous.model.backbone.vgg import VGG16
 from atrous.model.head import initialise
-from atrous.model.network import Convention, Network, crop, pad, sample
-
-
-class Wrapper(nn.Module):
-    """A network around a network: what it does not say differently holds for the one inside."""
-
-    def __init__(self, network: Network):
-        super().__init__()
-        self.network = network
-
-    @property
-    def num_classes(self) -> int:
-        return self.network.num_classes
-
-    @property
-    def stride(self) -> int:
-        return self.network.stride
-
-    @property
-    def crop_remainder(self) -> int:
-        return self.network.crop_remainder
-
-    def expect(self, convention: str | Convention) -> None:
-        self.network.expect(convention)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.logits(self.normalise(image))
-
-    def normalise(self, image: Tensor) -> Tensor:
-        return self.network.normalise(image)
-
-    def logits(self, x: Tensor) -> Tensor:
-        return self.network.logits(x)
-
-    def supervise(self, image: Tensor) -> list[Tensor]:
-        return [self(image)]
-
-    def subsample(self, label: Tensor, logits: Tensor) -> Tensor:
-        return self.network.subsample(label, logits)
-
-    def zoom(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.network.zoom(logits, size)
-
-    def classifiers(self) -> list[nn.Conv2d]:
-        return self.network.classifiers()
-
-    def new_parameters(self) -> list[nn.Parameter]:
-        return self.network.new_parameters()
-
-    def receptive_fields(self) -> list[Field]:
-        return self.network.receptive_fields()
+from atrous.model.network import Network, Wrapper, crop, pad, sample
 
 
 class MultiScaleFeatures(Wrapper):
@@ -72,6 +21,8 @@ class MultiScaleFeatures(Wrapper):
     Paper: the branches' features are concatenated with the network's last, then classified (v1, section 4.3). The 1x1
     convolution of concatenated features is the sum of 1x1 convolutions of each: so it was released, and so it is here.
     """
+
+    network: Network
 
     def __init__(self, network: Network, channels: int = 128, dropout: float = 0.5):
         super().__init__(network)
@@ -139,6 +90,8 @@ class MultiScaleInputs(Wrapper):
     `fuse`: where the maximum is taken, over the maps of "logits" (the released network) or, after the zoom, over those
     of the "picture" (the paper's text, v2 section 3.2), which then is what the network gives.
     """
+
+    network: Network
 
     def __init__(self, network: Network, scales: Sequence[float] = (0.5, 0.75, 1.0), fuse: str = "logits"):
         super().__init__(network)

@@ -1,4 +1,4 @@
-"""Picture in, logits out: the input convention, a backbone, a head, and the way back to the picture's size."""
+"""Picture in, logits out: the input convention, a backbone, a head, the way back to the picture's size, wrappers."""
 
 from __future__ import annotations
 
@@ -94,9 +94,10 @@ class Network(nn.Module):
         return sample(label, logits.shape[-2:], self.stride, self.backbone.origin)
 
     def zoom(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits (B, C, h, w) -> scores (B, C, *size) in float32, bilinear: n -> 8n - 7, cropped to the picture."""
+        """Logits (B, C, h, w) -> scores (B, C, *size) in float32 at least, bilinear: n -> 8n - 7, then cropped."""
         height, width = (self.stride * (n - 1) + 1 for n in logits.shape[-2:])
-        scores = F.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=True)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        scores = F.interpolate(logits, (height, width), mode="bilinear", align_corners=True)
         first = self.backbone.origin
         if first > 0:
             scores = F.pad(scores, (first, 0, first, 0), mode="replicate")
@@ -110,9 +111,66 @@ class Network(nn.Module):
         """What no other network can give: the parameters to train where all else stays."""
         return [parameter for layer in self.classifiers() for parameter in layer.parameters()]
 
+    def crf_parameters(self) -> list[nn.Parameter]:
+        """Those of a CRF that is trained with the network: they start from values that mean something, not from 0."""
+        return []
+
     def receptive_fields(self) -> list[Field]:
         """What a logit sees of the picture, for each of the head's rates."""
         return [receptive_field(self.backbone.windows() + windows) for windows in self.head.windows()]
+
+
+class Wrapper(nn.Module):
+    """A network around a network: what it does not say differently holds for the one inside."""
+
+    def __init__(self, network: Network | Wrapper):
+        super().__init__()
+        self.network = network
+
+    @property
+    def num_classes(self) -> int:
+        return self.network.num_classes
+
+    @property
+    def stride(self) -> int:
+        return self.network.stride
+
+    @property
+    def crop_remainder(self) -> int:
+        return self.network.crop_remainder
+
+    def expect(self, convention: str | Convention) -> None:
+        self.network.expect(convention)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.logits(self.normalise(image))
+
+    def normalise(self, image: Tensor) -> Tensor:
+        return self.network.normalise(image)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.network.logits(x)
+
+    def supervise(self, image: Tensor) -> list[Tensor]:
+        return [self(image)]
+
+    def subsample(self, label: Tensor, logits: Tensor) -> Tensor:
+        return self.network.subsample(label, logits)
+
+    def zoom(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.network.zoom(logits, size)
+
+    def classifiers(self) -> list[nn.Conv2d]:
+        return self.network.classifiers()
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        return self.network.new_parameters()
+
+    def crf_parameters(self) -> list[nn.Parameter]:
+        return self.network.crf_parameters()
+
+    def receptive_fields(self) -> list[Field]:
+        return self.network.receptive_fields()
 
 
 def pad(x: Tensor, step: int, remainder: int = 1) -> Tensor:

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from atrous.model.backbone import Backbone
 from atrous.model.backbone.resnet import ResNet
 from atrous.model.head import ASPP, TAPS, decimate
-from atrous.model.multiscale import Wrapper
-from atrous.model.network import INPUT, Network
+from atrous.model.network import INPUT, Network, Wrapper
 from atrous.model.weights import torchvision
 from atrous.model.weights.file import open_file
 from atrous.model.weights.given import COUNTER, Given, plain
@@ -48,7 +48,7 @@ def load(network: Network | Wrapper, source: str | Path, names: Sequence[str] | 
     }
     tensors, classes = spread(given.tensors, inner.head, seed), None
     if given.classes and names and fold(given.classes) != fold(names):
-        classes = by_name(tensors, places, classifiers(network), given.classes, names)
+        classes = by_name(tensors, places, per_class(network), given.classes, names)
     placed = {name: fitted for name, t in tensors.items() if (fitted := fit(t, places.get(name))) is not None}
     share = check(f"{source} ({given.family})", tensors, places, placed)
 
@@ -121,18 +121,21 @@ def fit(value: Tensor, place: Tensor | None) -> Tensor | None:
 def by_name(
     tensors: dict[str, Tensor],
     places: Mapping[str, Tensor],
-    classifiers: set[str],
+    per_class: set[str],
     there: Sequence[str],
     here: Sequence[str],
 ) -> Classes:
-    """Put the classifiers' rows in the order of our classes; classes that are new keep what they started from."""
+    """Put what is told for each class in the order of ours; classes that are new keep what they started from."""
     rows = {name: index for index, name in enumerate(fold(there))}
     known = [index for index, name in enumerate(fold(here)) if name in rows]
     source = [rows[fold(here)[index]] for index in known]
-    for name in classifiers & tensors.keys():
+    for name in per_class & tensors.keys():
         value, place = tensors[name], places[name]
         if not known:
             del tensors[name]
+        elif name == "crf.compatibility":  # of each two classes
+            tensors[name] = place.detach().cpu().clone()
+            tensors[name][np.ix_(known, known)] = value[np.ix_(source, source)].to(place.dtype)
         elif len(value) == len(there) and value.shape[1:] == place.shape[1:]:
             tensors[name] = place.detach().cpu().clone()
             tensors[name][known] = value[source].to(place.dtype)
@@ -143,10 +146,11 @@ def fold(names: Sequence[str]) -> list[str]:
     return [name.casefold() for name in names]
 
 
-def classifiers(network: Network | Wrapper) -> set[str]:
-    layers = set(network.classifiers())
-    found = [plain(name) for name, layer in network.named_modules() if layer in layers]
-    return {f"{name}.{part}" for name in found for part in ("weight", "bias")}
+def per_class(network: Network | Wrapper) -> set[str]:
+    """The names of what has a row for each class: the classifiers, and what a CRF learns."""
+    found = {id(p) for layer in network.classifiers() for p in layer.parameters()}
+    found |= {id(p) for p in network.crf_parameters()}
+    return {plain(name) for name, p in network.named_parameters() if id(p) in found}
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------

@@ -28,7 +28,10 @@ def open_file(path: Path) -> Given:
     if path.is_dir():
         path = path / "checkpoint" / "last.ckpt"
     if not path.exists():
-        raise ValueError(f"there is no file of weights at {path}")
+        raise ValueError(
+            f"there is no file of weights at {path}: a file is wanted, or the folder of a run that is done "
+            "(`make train` makes runs/shapes/default/seed0)"
+        )
     with open(path, "rb") as file:
         start = file.read(9)
     if start.startswith((ZIP, PICKLE)):

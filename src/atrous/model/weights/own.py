@@ -15,7 +15,7 @@ from atrous.model.network import Convention
 from atrous.model.weights.given import Given, plain, translate
 
 CONVENTION = ("bgr", "mean", "std")
-OURS = ("backbone.", "head.", "branches.")
+OURS = ("backbone.", "head.", "branches.", "crf.")
 
 
 def open_own(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Given | None:
