@@ -10,6 +10,9 @@ ROOT          ?=#          where its files are, if not under data/
 BACKBONE      ?=
 HEAD          ?=
 SEED          ?=
+RUN           ?=#          the folder of a run
+CRF           ?=#          v1, v2, or a file
+SEARCH        ?=
 ARGS          ?=#          any further Hydra overrides: ARGS="trainer=ddp trainer.devices=8"
 
 VENV      := .venv
@@ -20,7 +23,7 @@ INSTALLED := $(VENV)/.installed
 # An empty value lets Python cache its byte code: without it `import lightning` takes 11 s instead of 4.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup train prepare check-data browse test test-all check format lock clean
+.PHONY: help setup train evaluate tune-crf prepare check-data browse test test-all check format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +34,12 @@ OVERRIDES = experiment=$(DATASET) $(if $(BACKBONE),model/backbone=$(BACKBONE)) $
 
 train: $(INSTALLED) ## train DATASET=shapes [BACKBONE= HEAD= SEED= ARGS="…"], and show the result
 	@$(BIN)/atrous train $(OVERRIDES)
+
+evaluate: $(INSTALLED) ## a trained network scored, before and after a CRF: RUN=runs/… [CRF=v1 ARGS="split=val"]
+	@$(BIN)/atrous evaluate $(if $(RUN),'run=$(RUN)') $(if $(CRF),'crf=$(CRF)') $(ARGS)
+
+tune-crf: $(INSTALLED) ## the papers' search for the CRF's parameters: RUN=runs/… [SEARCH=v1 ARGS="pictures=100"]
+	@$(BIN)/atrous tune $(if $(RUN),'run=$(RUN)') $(if $(SEARCH),search=$(SEARCH)) $(ARGS)
 
 prepare: $(INSTALLED) ## a dataset from its archives: DATASET=voc [ROOT= ARGS="archives=~/Downloads download=true"]
 	@$(BIN)/atrous prepare data=$(DATASET) $(if $(ROOT),root=$(ROOT)) $(ARGS)

@@ -123,3 +123,20 @@ class Poison(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, index: int) -> None:
         if index == self.at:
             next(iter(module.parameters())).data.fill_(float("nan"))
+
+
+class Scramble(L.Callback):
+    """The classifiers are drawn anew at batch `at`, so large that a network which has learnt little predicts all
+    classes."""
+
+    def __init__(self, at: int):
+        self.at = at
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, index: int) -> None:
+        if index == self.at:
+            rng = torch.Generator().manual_seed(0)
+            for layer in module.network.classifiers():
+                layer.weight.data.normal_(std=0.2, generator=rng)
+
+
+SCRAMBLED = "+callback.scramble={_target_:running.Scramble,at:11}"

@@ -1,6 +1,3 @@
-import csv
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -191,50 +188,19 @@ def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def size(path) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        picture.load()
-        return picture.size
+@pytest.mark.parametrize(("count", "shape"), [(1, (1, 1)), (2, (1, 2)), (6, (2, 3))])
+def test_a_grid_holds_every_tile_with_its_title_above_one_legend(count, shape):
+    rgb = [(40 * k + 10, 0, 250) for k in range(count)]
+    tiles = [draw.Tile(np.full((60, 80, 3), colour, np.uint8), False, f"title {colour}") for colour in rgb]
+    grid = draw.grid(tiles, draw.occurring([LABEL], LABELS), tile=160)
+    places = [np.argwhere((grid == colour).all(2)) for colour in rgb]
+    assert [len(place) for place in places] == [120 * 160] * count  # doubled, whole
+    corners = [tuple(place.min(0)) for place in places]
+    assert (len({top for top, _ in corners}), len({left for _, left in corners})) == shape
+    bottom = max(place.max() for place in (p[:, 0] for p in places))
+    assert all((grid[bottom:] == colour).all(2).any() for colour in COLOURS.reshape(-1, 3))
 
 
-def test_curves_draw_a_chart_for_each_thing_that_was_logged(tmp_path):
-    loss = [{"step": k, "train/loss": 1 / (k + 1)} for k in range(100)]
-    miou = [{"step": 50, "val/miou": 0.5, "val/miou_crf": 0.6}, {"step": 99, "val/miou": 0.7, "val/miou_crf": 0.75}]
-    rate = [{"step": k, "lr/backbone": 1e-3, "lr/classifier": 1e-2} for k in range(0, 100, 10)]
-    widths = []
-    for rows in (loss, loss + miou, loss + miou + rate):
-        draw.curves(rows, tmp_path / "curves.png")
-        widths.append(size(tmp_path / "curves.png")[0])
-    np.testing.assert_allclose(widths, [widths[0], 2 * widths[0], 3 * widths[0]], atol=3)
-
-
-def test_curves_read_a_metrics_file_as_text_with_holes_and_nans(tmp_path):
-    text = "step,train/loss,val/miou\n1,2.5,\n2,nan,\n3,1.5,0.25\n"
-    draw.curves(list(csv.DictReader(io.StringIO(text))), tmp_path / "curves.png")
-    assert size(tmp_path / "curves.png")[0] > 1000
-
-
-def test_curves_of_nothing_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="`rows` hold nothing to draw"):
-        draw.curves([{"step": 1, "train/loss": float("nan")}], tmp_path / "curves.png")
-
-
-@pytest.mark.parametrize("count", [1, 7, 60])
-def test_a_confusion_matrix_gives_every_class_room_for_its_name_and_number(tmp_path, count):
-    matrix = np.eye(count, dtype=np.int64) * 1000
-    matrix[0, 0] = 0  # a class without truth
-    draw.confusion(matrix, [f"class number {k}" for k in range(count)], tmp_path / "confusion.png")
-    assert min(size(tmp_path / "confusion.png")) > 30 * count
-
-
-def test_a_confusion_matrix_of_another_size_than_its_names_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"`matrix` must be \(3, 3\).*got \(2, 2\)"):
-        draw.confusion(np.eye(2), LABELS.names, tmp_path / "confusion.png")
-
-
-def test_drawing_touches_no_state_of_pyplot(tmp_path):
-    import sys
-
-    before = "matplotlib.pyplot" in sys.modules
-    draw.confusion(np.eye(3), LABELS.names, tmp_path / "confusion.png")
-    assert ("matplotlib.pyplot" in sys.modules) == before
+def test_a_grid_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="`tiles`"):
+        draw.grid([], [])

@@ -1,6 +1,11 @@
-import pytest
+import re
 
-from atrous.override import absences, groups_of, misunderstood, name_of, paths
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from atrous.override import CONF, absences, from_files, groups_of, misunderstood, name_of, paths
 
 SHAPES = "experiment=shapes"
 
@@ -22,6 +27,7 @@ SHAPES = "experiment=shapes"
         ([SHAPES, "optim.lr=fast"], "`optim.lr` is a number"),
         ([SHAPES, "seed=one"], "`seed` is a whole number (0 unless set); got 'one'"),
         ([SHAPES, "total_batch=2.5"], "`total_batch` is a whole number"),
+        ([SHAPES, "crf=v2", "crf.iterations=2.5"], "`crf.iterations` is a whole number"),
         ([SHAPES, "trainer.deterministic=7"], "`trainer.deterministic` is true or false"),
         ([SHAPES, "train_only=mcs"], "`train_only` is msc or classifier or crf (null unless set); got 'mcs'"),
         ([SHAPES, "resume=often"], "`resume` is auto or never"),
@@ -46,6 +52,7 @@ def test_a_misunderstanding_is_told_with_the_nearest_names_in_five_lines(overrid
         [SHAPES, "optim.lr=1", "weights=null", "device_batch=4"][:2] + ["device_batch=4"],
         [SHAPES, "~crf", "crf.validate=true"][:2],
         [SHAPES, "crf=v2", "crf.validate=true"],
+        [SHAPES, "crf=v2", "crf.w1=1.5", "crf.sigma_beta=2.5"],
         [SHAPES, "train_only=msc", "device_batch=3"],
         [SHAPES, "model/head=plain,aspp_l", "seed=0,1"],
         [SHAPES, "logger=csv", "+callback.mine={_target_:x.Y}"],
@@ -97,3 +104,56 @@ def test_a_long_command_has_a_short_name_of_its_own():
 def test_a_path_in_the_users_home_is_a_path():
     assert paths(["archives=~/Downloads", "~crf", "size=3"]) == ["archives='~/Downloads'", "~crf", "size=3"]
     assert misunderstood(paths(["archives=~/Downloads"]), "prepare") is None
+
+
+OWN = {
+    "_target_": "atrous.crf.DenseCRF",
+    "w1": 4.5,
+    "backend": "native",
+    "validate": False,
+    "chosen_on": ["a b", "it's, [this] = {odd}", "back\\"],
+    "more": {"none": None, "small": -2e-9},
+}
+
+
+@pytest.mark.parametrize("experiment", ["experiment=shapes", "experiment=folder"])  # with a CRF and without one
+def test_a_file_is_a_choice_of_its_own(tmp_path, experiment):
+    path = tmp_path / "my crf.yaml"
+    path.write_text(yaml.safe_dump(OWN))
+    words = absences(paths(from_files([experiment, f"crf={path}", "crf.w1=3"])))
+    assert misunderstood(words) is None
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", words)
+    assert OmegaConf.to_container(composed.crf) == OWN | {"w1": 3}
+
+
+def test_a_file_may_be_of_any_group(tmp_path):
+    path = tmp_path / "wide.yaml"
+    path.write_text("_target_: atrous.model.head.ASPP\nrates: [2, 30]\n")
+    words = from_files([SHAPES, f"model/head={path}"])
+    assert misunderstood(words) is None
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("config", words).model.head == {"_target_": "atrous.model.head.ASPP", "rates": [2, 30]}
+
+
+def test_the_name_of_a_run_tells_files_apart_by_what_they_hold(tmp_path):
+    names = set()
+    for place, w1 in (("a", 1), ("b", 1), ("c", 2)):
+        (tmp_path / place).mkdir()
+        path = tmp_path / place / "crf.yaml"
+        path.write_text(yaml.safe_dump(OWN | {"w1": w1}))
+        names.add(name_of("shapes", from_files([SHAPES, f"crf={path}", "model/head=plain"])))
+    assert len(names) == 2
+    assert all(re.fullmatch(r"shapes/crf=[0-9a-f]{8},model\.head=plain", name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "No such file"), ("w1: [", "is no YAML"), ("w1: 3", "must hold a `_target_`"), ("- 3", "must hold a")],
+)
+def test_a_file_that_is_no_choice_says_why(tmp_path, content, says):
+    path = tmp_path / "crf.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=rf"`crf={path}`.*{says}"):
+        from_files([SHAPES, f"crf={path}"])

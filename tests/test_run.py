@@ -40,6 +40,7 @@ def test_a_run_leaves_a_folder_that_explains_itself(tmp_path):
         "scales": [1.0],
         "flip": False,
         "crf": result["protocol"]["crf"],
+        "crf_chosen_on": 0,
         "ignore": 255,
         "checkpoint": "last",
         "iteration": 12,

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import OmegaConf
-from running import configure
 
-from atrous.override import CONF
+from atrous.override import CONF, groups_of
 from atrous.segmenter import targets
 
 GROUPS = sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {".", "experiment"})
@@ -25,7 +25,10 @@ def test_a_group_names_the_package_that_it_configures(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(CONF).as_posix())
 def test_every_shipped_choice_composes(path):
     group, name = path.parent.relative_to(CONF).as_posix(), path.stem
-    assert configure("experiment=shapes", f"{group}={name}") is not None
+    verbs = [verb for verb in ("config", "tune") if group in groups_of(verb)]
+    words = ["experiment=shapes"] if verbs[0] == "config" else []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose(verbs[0], [*words, f"{group}={name}"])[group.split("/")[0]] is not None
 
 
 def test_no_file_of_the_project_is_a_grab_bag():

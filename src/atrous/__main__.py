@@ -16,6 +16,12 @@ PACKAGE = str(Path(__file__).resolve().parent)
 
 VERBS = {
     "train": ("atrous.run:train", "config", "train a network, or go on training it, and score it"),
+    "evaluate": (
+        "atrous.command.evaluate:evaluate",
+        "evaluate",
+        "a trained network scored on a split, before and after a CRF",
+    ),
+    "tune": ("atrous.command.tune:tune", "tune", "the papers' search for the CRF's parameters, on part of a split"),
     "describe": ("atrous.command.describe:describe", "describe", "a network's layers, FLOPs and receptive field"),
     "export": (
         "atrous.command.export:export",
@@ -61,12 +67,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, words: list[str]) -> int:
-    from atrous.override import absences, groups_of, misunderstood, paths
+    from atrous.override import absences, from_files, groups_of, misunderstood, paths
 
     target, config_name, _ = VERBS[verb]
     parser = _parser(verb)
     asked = parser.parse_intermixed_args(words)
-    asked.overrides = absences(paths(asked.overrides), config_name)
+    try:
+        asked.overrides = absences(paths(from_files(asked.overrides, config_name)), config_name)
+    except ValueError as error:
+        return _complain(str(error), verb)
     chosen = any(o.startswith("experiment=") for o in asked.overrides)
     if asked.help and not chosen and "experiment" in groups_of(config_name):
         asked.overrides.append("experiment=shapes")  # so that there is something to show

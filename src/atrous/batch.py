@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -20,6 +20,11 @@ class Sample(NamedTuple):
     image: np.ndarray  # (H, W, 3) uint8 RGB
     label: np.ndarray  # (H, W) uint8, a class index or IGNORE
     name: str
+
+
+def name_of(split: Any, index: int) -> str:
+    """The name of a split's picture, which is not read where it comes from a file."""
+    return split.pairs[index].name if hasattr(split, "pairs") else split[index].name
 
 
 class Batch(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,10 +31,25 @@ def write_whole(path: Path, content: bytes | memoryview, durable: bool = True) -
                 os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see that it can be written"
-        raise ValueError(f"could not write {path} ({error.strerror}): {cure} and run the same command again") from None
+        raise _not_written(path, error) from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def append_lines(path: Path, lines: Sequence[str]) -> None:
+    """Adds lines to a file. What a killed process left of a line becomes a line of its own, which its reader skips."""
+    try:
+        with open(path, "ab+") as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                file.write(b"\n")
+            file.write("".join(f"{line}\n" for line in lines).encode())
+    except OSError as error:
+        raise _not_written(path, error) from None
+
+
+def _not_written(path: Path, error: OSError) -> ValueError:
+    cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see that it can be written"
+    return ValueError(f"could not write {path} ({error.strerror}): {cure} and run the same command again")
 
 
 @contextmanager

@@ -1,10 +1,10 @@
-"""Pictures for people: labels in colours, errors, contact sheets, curves, the confusion matrix."""
+"""Pictures for people: labels in colours, errors, contact sheets."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -190,6 +190,32 @@ def _entries(rows: Sequence[Row], labels: LabelSpace) -> list[list[Entry]]:
     return groups
 
 
+def grid(tiles: Sequence[Tile], entries: Sequence[Entry], tile: int = 320) -> np.ndarray:
+    """(H', W', 3) uint8: tiles under their captions, so many to a row that it fits a screen, above one legend.
+
+    `tile` is about the size of a picture in it."""
+    if not tiles:
+        raise ValueError("`tiles` must hold at least one picture (got none)")
+    scaled = [_fit(t.picture, tile, t.smooth) for t in tiles]
+    box, high = max(160, *(picture.width for picture in scaled)), max(picture.height for picture in scaled)
+    size = min(max(box // 15, 13), 24)
+    gap, line = size, round(1.5 * size)
+    columns = _columns(len(tiles), box + gap, high + line + gap)
+    width = columns * (box + gap) + gap
+    legend = _legend([entries], size, width - 2 * gap)
+    top = gap // 2 + math.ceil(len(tiles) / columns) * (line + high + gap)
+
+    canvas = Image.new("RGB", (width, top + legend.height + gap), PAPER)
+    pen, bold = ImageDraw.Draw(canvas), _font(size, bold=True)
+    for k, (told, picture) in enumerate(zip(tiles, scaled, strict=True)):
+        row, column = divmod(k, columns)
+        corner = gap + column * (box + gap), gap // 2 + row * (line + high + gap)
+        pen.text((corner[0], corner[1] + line / 2), _shorten(told.caption, box, bold), INK, bold, anchor="lm")
+        canvas.paste(picture, (corner[0], corner[1] + line))
+    canvas.paste(legend, (gap, top))
+    return np.asarray(canvas).copy()
+
+
 # ---------------------------------------------------------------- a cell per picture
 
 
@@ -330,130 +356,3 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
-
-
-# ---------------------------------------------------------------- charts
-
-
-# Each line by its colour and by its dashes.
-LINES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#E69F00", "-"), ("#56B4E9", "--"))
-
-
-def curves(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Draw what a run logged over its steps: the loss, the mean IoU before and after the CRF, the learning rates.
-
-    rows: one per logged moment, {"step": …} and any of "train/loss", "val/miou", "val/miou_crf", "lr/<group>"; what is
-    absent, empty or not finite there leaves no point, so the rows of a metrics file serve as csv.DictReader gives them.
-    """
-    from matplotlib.figure import Figure
-
-    rates = list(dict.fromkeys(key for row in rows for key in row if key.startswith("lr/")))
-    loss, miou, rate = (
-        _drawable(rows, ["train/loss"]),
-        _drawable(rows, ["val/miou", "val/miou_crf"]),
-        _drawable(rows, rates),
-    )
-    count = sum(map(bool, (loss, miou, rate)))
-    if not count:
-        raise ValueError(f"`rows` hold nothing to draw: no train/loss, val/miou, lr/… (got {len(rows)} rows)")
-    figure = Figure(figsize=(4.4 * count, 3.3), dpi=144, layout="constrained")
-    axes = iter(figure.subplots(1, count, squeeze=False)[0])
-    if loss:
-        _draw_loss(_chart(next(axes), "loss"), *loss["train/loss"])
-    if miou:
-        axis = _chart(next(axes), "mean IoU on validation")
-        words = {"val/miou": "before the CRF", "val/miou_crf": "after the CRF"} if len(miou) > 1 else {}
-        for (key, (steps, values)), (rgb, dash) in zip(miou.items(), LINES):
-            name = f"{words.get(key, 'last')}: {values[-1]:.3f}"
-            axis.plot(steps, values, dash, color=rgb, marker="o", markersize=4, label=name)
-        axis.set_ylim(0, 1)
-        axis.set_xlim(left=0)
-        axis.legend(frameon=False, loc="lower right")
-    if rate:
-        axis = _chart(next(axes), "learning rate")
-        for (key, (steps, values)), (rgb, dash) in zip(rate.items(), LINES):
-            axis.plot(steps, values, dash, color=rgb, label=key.removeprefix("lr/"))
-        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.set_ylim(bottom=0)
-        if len(rate) > 1:
-            axis.legend(frameon=False)
-    _write_figure(figure, path)
-
-
-def _drawable(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{key: (steps, values)} of the finite values, without the keys that have none."""
-    found = {}
-    for key in keys:
-        points = [(float(row["step"]), float(row[key])) for row in rows if row.get(key) not in (None, "")]
-        finite = [(step, value) for step, value in points if np.isfinite(value)]
-        if finite:
-            found[key] = (np.array(finite)[:, 0], np.array(finite)[:, 1])
-    return found
-
-
-def _chart(axis: Any, title: str) -> Any:
-    axis.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    axis.set_xlabel("iteration")
-    axis.grid(color="#e6e6e6")
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-    return axis
-
-
-def _draw_loss(axis: Any, steps: np.ndarray, values: np.ndarray) -> None:
-    """The noisy values pale; over them their mean over a twentieth of the run around each."""
-    rgb, window = LINES[0][0], np.ones(max(1, len(values) // 20))
-    mean = np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
-    if len(window) > 1:
-        axis.plot(steps, values, color=rgb, linewidth=0.8, alpha=0.3)
-    axis.plot(steps, mean, color=rgb)
-    axis.set_ylim(bottom=0)
-
-
-def confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -> None:
-    """Draw (C, C) counts, truth by prediction, each row in percent of its truth; a row without truth stays grey."""
-    from matplotlib.colors import PowerNorm
-    from matplotlib.figure import Figure
-
-    count = len(names)
-    if matrix.shape != (count, count):
-        raise ValueError(f"`matrix` must be {(count, count)}, one row and column for each name (got {matrix.shape})")
-    total = matrix.sum(axis=1, keepdims=True)
-    share = np.divide(100.0 * matrix, total, out=np.full(matrix.shape, np.nan), where=total > 0)
-
-    cell = 0.52 if count <= 12 else 0.4 if count <= 25 else 0.27  # inches
-    letters = {0.52: 10, 0.4: 8.5, 0.27: 7}[cell]
-    side = count * cell
-    margin = 0.085 / 10 * letters * max(len(name) for name in names) + 0.35
-    figure = Figure(figsize=(side + margin + 0.9, side + margin + 0.3), dpi=144, layout="constrained")
-    axis = figure.add_subplot()
-    axis.set_facecolor("#dddddd")
-    # A square root makes a confusion of one percent visible beside a diagonal of ninety.
-    shown = axis.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
-    axis.set_xticks(range(count), names, rotation=90, fontsize=letters)
-    axis.set_yticks(range(count), names, fontsize=letters)
-    axis.xaxis.tick_top()
-    axis.xaxis.set_label_position("top")
-    axis.set_xlabel("predicted as", fontweight="bold", fontsize=letters + 1)
-    axis.set_ylabel("truth", fontweight="bold", fontsize=letters + 1)
-    axis.tick_params(length=0)
-    axis.set_xticks(np.arange(count + 1) - 0.5, minor=True)
-    axis.set_yticks(np.arange(count + 1) - 0.5, minor=True)
-    axis.grid(which="minor", color="white", linewidth=1)
-    axis.tick_params(which="minor", length=0)
-    axis.spines[:].set_visible(False)
-    for row, column in zip(*np.nonzero(np.nan_to_num(share) >= 0.5)):
-        value = share[row, column]
-        rgb = "white" if value > 35 else "#202020"
-        axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=rgb, fontsize=letters - 1.5)
-    bar = figure.colorbar(shown, ax=axis, fraction=0.03, pad=0.02, ticks=[0, 1, 5, 20, 50, 100])
-    bar.set_label("% of the truth's pixels", fontsize=letters)
-    bar.ax.tick_params(labelsize=letters, length=0)
-    bar.outline.set_visible(False)
-    _write_figure(figure, path, bbox_inches="tight", pad_inches=0.15)
-
-
-def _write_figure(figure: Any, path: str | Path, **how: Any) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", **how)
-    write_whole(Path(path), buffer.getbuffer())

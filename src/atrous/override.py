@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import inspect
+import re
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from functools import cache
@@ -15,8 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.utils import get_object
 from omegaconf import DictConfig, EnumNode, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from atrous.config import BESIDE_THE_POINT, WHERE
 
@@ -34,11 +38,19 @@ def run_name() -> str:
 
 def name_of(experiment: str | None, overrides: Sequence[str]) -> str:
     aside = {*BESIDE_THE_POINT, "experiment", "seed", *(f"data.{key}" for key in WHERE["data"])}
-    told = sorted(o for o in overrides if not {key := o.lstrip("+~").split("=")[0], key.split(".")[0]} & aside)
+    files = {o.split("=")[0][1:]: o for o in overrides if o.startswith("+") and "={" in o}  # `from_files` wrote them
+    shown = [o for o in overrides if o not in files.values() and o[1:].replace("/", ".") not in files]
+    shown += [f"{key}={hashlib.sha256(o.encode()).hexdigest()[:8]}" for key, o in files.items()]
+    told = sorted(o for o in shown if not {key := o.lstrip("+~").split("=")[0], key.split(".")[0]} & aside)
     text = ",".join(told).replace("/", ".") or "default"
     if len(text) > 120:  # folders have short names
         text = text[:100] + "-" + hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"{experiment or 'run'}/{text}"
+
+
+def chosen(group: str) -> str:
+    """The name of the group's file that the command chose."""
+    return str(HydraConfig.get().runtime.choices.get(group)) if HydraConfig.initialized() else "run"
 
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
@@ -53,6 +65,42 @@ def paths(overrides: Sequence[str]) -> list[str]:
         odd = bool(set(value) & set(",=[]{}() ")) and value[0] not in "'\"" and Path(value).expanduser().exists()
         quoted.append(f"{key}='{value}'" if odd or value.startswith("~/") else text)
     return quoted
+
+
+def from_files(overrides: Sequence[str], config_name: str = "config") -> list[str]:
+    """`crf=<file>.yaml`: a choice of one's own, beside those of conf/, for any group."""
+    groups, read = groups_of(config_name), []
+    for text in overrides:
+        group, _, value = text.partition("=")
+        name = value.strip("'\"")
+        if group in groups and name not in groups[group] and name.endswith((".yaml", ".yml")):
+            read += [f"~{group}", f"+{group.replace('/', '.')}={_words(_choice(group, Path(name).expanduser()))}"]
+        else:
+            read.append(text)
+    return read
+
+
+def _choice(group: str, path: Path) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except OSError as error:
+        raise ValueError(f"`{group}={path}` can't be read ({error.strerror})") from None
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ValueError(f"`{group}={path}` is no YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict) or "_target_" not in content:
+        raise ValueError(f"`{group}={path}` must hold a `_target_` and its arguments, as the files in conf/{group}/ do")
+    return {str(key): value for key, value in content.items()}
+
+
+def _words(value: Any) -> str:
+    """In Hydra's grammar."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_words(inside)}" for key, inside in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_words, value)) + "]"
+    if isinstance(value, str):
+        return "'" + re.sub(r"(\\*)'", r"\1\1\'", re.sub(r"(\\+)$", r"\1\1", value)) + "'"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def absences(overrides: Sequence[str], config_name: str = "config") -> list[str]:
@@ -106,7 +154,7 @@ def _offered(config_name: str) -> Iterator[str]:
 
 def _wrong_choice(override: Override, groups: dict[str, list[str]]) -> str | None:
     key, options = override.key_or_group, groups[override.key_or_group]
-    if override.is_delete() or override.is_sweep_override():
+    if override.is_delete() or override.is_sweep_override() or isinstance(override.value(), dict):
         return None
     wanted = override.value()
     for choice in map(str, wanted if isinstance(wanted, list) else [] if wanted is None else [wanted]):
@@ -142,7 +190,7 @@ def _wrong_value(
         if override.is_delete() or override.is_sweep_override():
             continue
         problem = _wrong_type(key, node, override.value(), groups, OmegaConf.get_type(base))
-        if problem:
+        if problem and not (isinstance(override.value(), float) and _takes_fractions(base, key)):
             return problem
     return None
 
@@ -191,6 +239,16 @@ def _wrong_type(key: str, node: Any, value: Any, groups: dict[str, list[str]], s
         node.name if isinstance(node, Enum) else OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
     )
     return None if fits or key == "trainer.devices" else f"`{key}` is {expected} ({shown} unless set); got {value!r}"
+
+
+def _takes_fractions(base: DictConfig, key: str) -> bool:
+    """Whether what is configured there says so: a number that is whole unless set may be any other."""
+    parent, _, name = key.rpartition(".")
+    node, _ = _look_up(base, parent) if parent else (base, True)
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        return False
+    argument = inspect.signature(get_object(node._target_)).parameters.get(name)
+    return argument is not None and "float" in str(argument.annotation)
 
 
 def _fits(node: Any, value: Any) -> tuple[bool, str]:

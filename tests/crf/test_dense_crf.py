@@ -170,3 +170,13 @@ def test_many_weights_on_one_lattice_give_what_each_gives_alone(natural, smooth,
     for (w1, w2), refined in zip(weights, several, strict=True):
         alone = DenseCRF(w1, 50, 10, w2, 3, normalization=normalization)(image, probs)
         assert torch.equal(refined, alone)
+
+
+def test_a_compatibility_may_be_rows_of_numbers(natural, smooth):
+    image, probs = natural(1, 9, 12), smooth(1, 2, 9, 12)
+    rows = [[0, 1], [0.5, 0]]
+    told, given = (DenseCRF(5, 50, 10, 3, 3, compatibility=c) for c in (rows, torch.tensor(rows)))  # type: ignore[arg-type]
+    assert torch.equal(told(image, probs), given(image, probs))
+    for wrong in ([[0, 1], [2]], [["a"]], 3.5j):
+        with pytest.raises(ValueError, match="`compatibility`"):
+            DenseCRF(5, 50, 10, 3, 3, compatibility=wrong)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from atrous import draw
-from atrous.batch import IGNORE
+from atrous import chart
+from atrous.batch import IGNORE, name_of
 from atrous.callback.checkpoint import Checkpoint
 from atrous.disk import write_whole
 from atrous.logger import read_metrics
@@ -67,8 +68,8 @@ class Result(L.Callback):
             "confusion_crf": None if refined is None else refined.tolist(),
         }
         if rows := read_metrics(folder / "metrics.csv"):
-            draw.curves(rows, folder / "curves.png")
-        draw.confusion(plain if refined is None else refined, names, folder / "confusion.png")
+            chart.curves(rows, folder / "curves.png")
+        chart.confusion(plain if refined is None else refined, names, folder / "confusion.png")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 _summarise_wandb(logger, result, names)
@@ -92,7 +93,7 @@ class Result(L.Callback):
                 "size": "native",
                 "scales": [1.0],
                 "flip": False,
-                "crf": config["crf"],
+                **crf_protocol(config["crf"], trainer.datamodule.val_split),  # type: ignore[attr-defined]
                 "ignore": IGNORE,
                 "checkpoint": "last",
                 "iteration": trainer.global_step,
@@ -102,6 +103,16 @@ class Result(L.Callback):
             "devices": trainer.world_size,
             "paper": config["paper"],
         }
+
+
+def crf_protocol(node: Mapping[str, Any] | None, split: Any, indices: Sequence[int] | None = None) -> dict[str, Any]:
+    """The CRF's parameters, and on how many of the scored pictures they were chosen: on those it is flattered."""
+    if node is None:
+        return {"crf": None, "crf_chosen_on": 0}
+    told = set(node.get("chosen_on") or ())
+    scored = (range(len(split)) if indices is None else indices) if told else ()
+    count = sum(name_of(split, index) in told for index in scored)
+    return {"crf": {key: value for key, value in node.items() if key != "chosen_on"}, "crf_chosen_on": count}
 
 
 def _checkpoint(trainer: L.Trainer) -> Checkpoint:
@@ -126,24 +137,10 @@ def _summarise_wandb(logger: WandbLogger, result: dict[str, Any], names: list[st
 
 def show(result: dict[str, Any], folder: Path) -> None:
     """The table of a result, where its files lie, and how to look further."""
-    from rich.console import Console
-    from rich.table import Table
-
     plain, refined = result["scores"], result["scores_crf"]
     log.info(f"\n{result['name']}, seed {result['seed']}: IoU in % on {result['protocol']['pictures']} pictures")
-    table = Table()
-    table.add_column("class")
-    for heading in ["network"] + (["with the CRF", "gain"] if refined else []):
-        table.add_column(heading, justify="right")
-    for name, iou in plain["iou"].items():
-        table.add_row(name, *_cells(iou, refined and refined["iou"][name], bool(refined)))
-    table.add_section()
-    title = f"mean over {plain['counted']} of {len(plain['iou'])}"
-    table.add_row(title, *_cells(plain["mean_iou"], refined and refined["mean_iou"], bool(refined)), style="bold")
-    console = Console(width=None if Console().is_terminal else 100)
-    with console.capture() as capture:
-        console.print(table)
-    log.info(capture.get().rstrip())
+    log.info(class_table(plain, refined))
+    warn_of_choice(result["protocol"])
     best = result["best_validation"]
     log.info(
         f"\n{folder}/\n"
@@ -155,6 +152,35 @@ def show(result: dict[str, Any], folder: Path) -> None:
     )
     if list(folder.glob("wandb/offline-run-*")):
         log.info(f"W&B ran offline; after `wandb login`: wandb sync {folder}/wandb/offline-run-*")
+
+
+def warn_of_choice(protocol: dict[str, Any]) -> None:
+    if count := protocol.get("crf_chosen_on"):
+        log.info(
+            f"the CRF's values were chosen on {count} of these {protocol['pictures']} pictures: "
+            "atrous evaluate run=… crf=… leave_out=true scores the others alone"
+        )
+
+
+def class_table(plain: dict[str, Any], refined: dict[str, Any] | None) -> str:
+    """The IoU of each class and their mean, in %, before and after the CRF."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("class")
+    for heading in ["network"] + (["with the CRF", "gain"] if refined else []):
+        table.add_column(heading, justify="right")
+    for name, iou in plain["iou"].items():
+        table.add_row(name, *_cells(iou, refined["iou"][name] if refined else None, bool(refined)))
+    table.add_section()
+    title = f"mean over {plain['counted']} of {len(plain['iou'])}"
+    mean = refined["mean_iou"] if refined else None
+    table.add_row(title, *_cells(plain["mean_iou"], mean, bool(refined)), style="bold")
+    console = Console(width=None if Console().is_terminal else 100)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().rstrip()
 
 
 def _cells(plain: float | None, refined: float | None, has_crf: bool) -> list[str]:

@@ -26,6 +26,7 @@ from atrous.config import Browse, Split
 from atrous.datamodule import Drawn, Pictures, Stream
 from atrous.disk import make_folder, write_whole
 from atrous.draw import contact_sheet, occurring, png
+from atrous.override import chosen
 
 log = logging.getLogger("atrous")
 
@@ -130,8 +131,3 @@ def values(node: Any) -> str:
     return ", ".join(
         f"{key} {json.dumps(value) if not isinstance(value, str) else value}" for key, value in told.items()
     )
-
-
-def chosen(group: str) -> str:
-    """The name of the group's file that the command chose."""
-    return str(HydraConfig.get().runtime.choices.get(group)) if HydraConfig.initialized() else "run"

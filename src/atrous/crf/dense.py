@@ -23,7 +23,8 @@ class DenseCRF:
     with positions p in pixels and colours I of 0 … 255, and a pixel's own energy is -log of its probability.
 
     `normalization`: the kernels are divided by √n on both sides (`symmetric`), or by n `after` filtering; n is what a
-    kernel makes of ones. `compatibility` (K, K) replaces "where the labels differ" by a cost for each two labels.
+    kernel makes of ones. `compatibility` (K, K), a tensor or rows of numbers, replaces "where the labels differ" by a
+    cost for each two labels.
     The native backend is differentiable in the probabilities, the compatibility, and in w1 and w2, which may be
     tensors, () or (K,). `processes`: how many pictures pydensecrf works on at a time; None is one for each core.
     """
@@ -53,6 +54,8 @@ class DenseCRF:
             raise ValueError(f"`normalization` must be `symmetric` or `after` (got {self.normalization!r})")
         if self.backend not in ("native", "pydensecrf"):
             raise ValueError(f"`backend` must be `native` or `pydensecrf` (got {self.backend!r})")
+        if self.compatibility is not None and not isinstance(self.compatibility, Tensor):
+            object.__setattr__(self, "compatibility", _matrix(self.compatibility))
         if self.backend == "pydensecrf":
             reference.check(self)
 
@@ -84,6 +87,13 @@ class DenseCRF:
         if self.compatibility is not None and self.compatibility.shape != (K, K):
             raise ValueError(f"`compatibility` must be {(K, K)} (got {tuple(self.compatibility.shape)})")
         return image.to(probs.device, non_blocking=True), probs.to(torch.promote_types(probs.dtype, torch.float32))
+
+
+def _matrix(rows: Sequence[Sequence[float]]) -> Tensor:
+    try:
+        return torch.tensor(rows, dtype=torch.float32)
+    except (TypeError, ValueError):
+        raise ValueError(f"`compatibility` must be rows of numbers, one row a label (got {rows})") from None
 
 
 def _check_image(image: Tensor) -> None:

@@ -12,13 +12,16 @@ from torch.utils.data import DataLoader, Dataset
 Result = TypeVar("Result")
 
 FEW = 8
-"""Fewer items than this for each process are done at once by this one."""
+"""So many items, each the work of milliseconds, are worth starting a process for."""
 
 
-def spread(work: Callable[[Any], Result], items: Sequence[Any], workers: int | None = None) -> Iterator[Result]:
-    """work(item) of each item, in order. The first error of any ends it."""
+def spread(
+    work: Callable[[Any], Result], items: Sequence[Any], workers: int | None = None, few: int = FEW
+) -> Iterator[Result]:
+    """work(item) of each item, in order. The first error of any ends it. `few`: items for each process below which all
+    are done by this one."""
     workers = cores() if workers is None else workers
-    if workers < 2 or len(items) < FEW * workers:
+    if workers < 2 or len(items) < few * workers:
         yield from map(work, items)
         return
     # A loader's processes end with their parent, however it ends, and hand on what goes wrong in them.

@@ -1,0 +1,185 @@
+"""Charts of numbers: curves, the confusion matrix, a search."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atrous.disk import write_whole
+
+# Each line by its colour and by its dashes.
+LINES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#E69F00", "-"), ("#56B4E9", "--"))
+
+
+def curves(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Draw what a run logged over its steps: the loss, the mean IoU before and after the CRF, the learning rates.
+
+    rows: one per logged moment, {"step": …} and any of "train/loss", "val/miou", "val/miou_crf", "lr/<group>"; what is
+    absent, empty or not finite there leaves no point, so the rows of a metrics file serve as csv.DictReader gives them.
+    """
+    from matplotlib.figure import Figure
+
+    rates = list(dict.fromkeys(key for row in rows for key in row if key.startswith("lr/")))
+    loss, miou, rate = (
+        _drawable(rows, ["train/loss"]),
+        _drawable(rows, ["val/miou", "val/miou_crf"]),
+        _drawable(rows, rates),
+    )
+    count = sum(map(bool, (loss, miou, rate)))
+    if not count:
+        raise ValueError(f"`rows` hold nothing to draw: no train/loss, val/miou, lr/… (got {len(rows)} rows)")
+    figure = Figure(figsize=(4.4 * count, 3.3), dpi=144, layout="constrained")
+    axes = iter(figure.subplots(1, count, squeeze=False)[0])
+    if loss:
+        _draw_loss(_chart(next(axes), "loss"), *loss["train/loss"])
+    if miou:
+        axis = _chart(next(axes), "mean IoU on validation")
+        words = {"val/miou": "before the CRF", "val/miou_crf": "after the CRF"} if len(miou) > 1 else {}
+        for (key, (steps, values)), (rgb, dash) in zip(miou.items(), LINES):
+            name = f"{words.get(key, 'last')}: {values[-1]:.3f}"
+            axis.plot(steps, values, dash, color=rgb, marker="o", markersize=4, label=name)
+        axis.set_ylim(0, 1)
+        axis.set_xlim(left=0)
+        axis.legend(frameon=False, loc="lower right")
+    if rate:
+        axis = _chart(next(axes), "learning rate")
+        for (key, (steps, values)), (rgb, dash) in zip(rate.items(), LINES):
+            axis.plot(steps, values, dash, color=rgb, label=key.removeprefix("lr/"))
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_ylim(bottom=0)
+        if len(rate) > 1:
+            axis.legend(frameon=False)
+    _write_figure(figure, path)
+
+
+def _drawable(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{key: (steps, values)} of the finite values, without the keys that have none."""
+    found = {}
+    for key in keys:
+        points = [(float(row["step"]), float(row[key])) for row in rows if row.get(key) not in (None, "")]
+        finite = [(step, value) for step, value in points if np.isfinite(value)]
+        if finite:
+            found[key] = (np.array(finite)[:, 0], np.array(finite)[:, 1])
+    return found
+
+
+def _chart(axis: Any, title: str) -> Any:
+    axis.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axis.set_xlabel("iteration")
+    axis.grid(color="#e6e6e6")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    return axis
+
+
+def _draw_loss(axis: Any, steps: np.ndarray, values: np.ndarray) -> None:
+    """The noisy values pale; over them their mean over a twentieth of the run around each."""
+    rgb, window = LINES[0][0], np.ones(max(1, len(values) // 20))
+    mean = np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
+    if len(window) > 1:
+        axis.plot(steps, values, color=rgb, linewidth=0.8, alpha=0.3)
+    axis.plot(steps, mean, color=rgb)
+    axis.set_ylim(bottom=0)
+
+
+def confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -> None:
+    """Draw (C, C) counts, truth by prediction, each row in percent of its truth; a row without truth stays grey."""
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
+    count = len(names)
+    if matrix.shape != (count, count):
+        raise ValueError(f"`matrix` must be {(count, count)}, one row and column for each name (got {matrix.shape})")
+    total = matrix.sum(axis=1, keepdims=True)
+    share = np.divide(100.0 * matrix, total, out=np.full(matrix.shape, np.nan), where=total > 0)
+
+    cell = 0.52 if count <= 12 else 0.4 if count <= 25 else 0.27  # inches
+    letters = {0.52: 10, 0.4: 8.5, 0.27: 7}[cell]
+    side = count * cell
+    margin = 0.085 / 10 * letters * max(len(name) for name in names) + 0.35
+    figure = Figure(figsize=(side + margin + 0.9, side + margin + 0.3), dpi=144, layout="constrained")
+    axis = figure.add_subplot()
+    axis.set_facecolor("#dddddd")
+    # A square root makes a confusion of one percent visible beside a diagonal of ninety.
+    shown = axis.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
+    axis.set_xticks(range(count), names, rotation=90, fontsize=letters)
+    axis.set_yticks(range(count), names, fontsize=letters)
+    axis.xaxis.tick_top()
+    axis.xaxis.set_label_position("top")
+    axis.set_xlabel("predicted as", fontweight="bold", fontsize=letters + 1)
+    axis.set_ylabel("truth", fontweight="bold", fontsize=letters + 1)
+    axis.tick_params(length=0)
+    axis.set_xticks(np.arange(count + 1) - 0.5, minor=True)
+    axis.set_yticks(np.arange(count + 1) - 0.5, minor=True)
+    axis.grid(which="minor", color="white", linewidth=1)
+    axis.tick_params(which="minor", length=0)
+    axis.spines[:].set_visible(False)
+    for row, column in zip(*np.nonzero(np.nan_to_num(share) >= 0.5)):
+        value = share[row, column]
+        rgb = "white" if value > 35 else "#202020"
+        axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=rgb, fontsize=letters - 1.5)
+    bar = figure.colorbar(shown, ax=axis, fraction=0.03, pad=0.02, ticks=[0, 1, 5, 20, 50, 100])
+    bar.set_label("% of the truth's pixels", fontsize=letters)
+    bar.ax.tick_params(labelsize=letters, length=0)
+    bar.outline.set_visible(False)
+    _write_figure(figure, path, bbox_inches="tight", pad_inches=0.15)
+
+
+def heat_maps(rounds: Sequence[Mapping[Any, float]], path: str | Path, title: str) -> None:
+    """Draw a search: a row for each round, in it a panel for each w1, in it the mean IoU (0 to 1) of each sigma_alpha
+    and sigma_beta, the best over whatever else was searched. `rounds`: {point: mean IoU}; a point has these names."""
+    from matplotlib.figure import Figure
+
+    columns = max(len({point.w1 for point in scores}) for scores in rounds)
+    shapes = [(len({p.sigma_alpha for p in scores}), len({p.sigma_beta for p in scores})) for scores in rounds]
+    width = 0.62 * max(beta for _, beta in shapes) + 0.7
+    heights = [0.42 * alpha + 1.0 for alpha, _ in shapes]
+    figure = Figure(figsize=(max(columns * width + 0.6, 7), sum(heights) + 0.7), dpi=110, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    rows = figure.subfigures(len(rounds), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for number, (row, scores) in enumerate(zip(rows, rounds), 1):
+        axes = row.subplots(1, columns, squeeze=False, sharey=True)[0]
+        for axis, w1 in zip(axes, sorted({point.w1 for point in scores})):
+            _heat_map(axis, scores, w1)
+        for axis in axes[len({point.w1 for point in scores}) :]:
+            axis.set_visible(False)
+        axes[0].set_ylabel(f"round {number}\nsigma_alpha")
+    _write_figure(figure, path)
+
+
+def _heat_map(axis: Any, scores: Mapping[Any, float], w1: float) -> None:
+    """One panel, its colours those of all of its round."""
+    alphas, betas = (sorted({getattr(p, name) for p in scores}) for name in ("sigma_alpha", "sigma_beta"))
+    best = max(scores, key=lambda point: scores[point])
+    shown = np.full((len(alphas), len(betas)), np.nan)
+    for point, score in scores.items():
+        if point.w1 == w1:
+            place = alphas.index(point.sigma_alpha), betas.index(point.sigma_beta)
+            shown[place] = np.nanmax([shown[place], 100 * score])
+    low, high = 100 * min(scores.values()), 100 * max(scores.values())
+    axis.imshow(shown, cmap="viridis", vmin=low, vmax=max(high, low + 1e-6), origin="lower", aspect="auto")
+    for place, value in np.ndenumerate(shown):
+        if np.isfinite(value):
+            ink = "black" if value > low + 0.6 * (high - low) else "white"
+            axis.text(place[1], place[0], f"{value:.2f}", ha="center", va="center", fontsize=8, color=ink)
+    if best.w1 == w1:
+        from matplotlib.patches import Rectangle
+
+        corner = betas.index(best.sigma_beta) - 0.5, alphas.index(best.sigma_alpha) - 0.5
+        axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#D55E00", linewidth=2.5))
+    axis.set_title(f"w1 = {w1:g}", fontsize=10)
+    axis.set_xticks(range(len(betas)), [f"{value:g}" for value in betas], fontsize=8)
+    axis.set_yticks(range(len(alphas)), [f"{value:g}" for value in alphas], fontsize=8)
+    axis.set_xlabel("sigma_beta", fontsize=9)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+
+
+def _write_figure(figure: Any, path: str | Path, **how: Any) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", **how)
+    write_whole(Path(path), buffer.getbuffer())

@@ -1,0 +1,141 @@
+import csv
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from running import MINIATURE, SCRAMBLED, atrous, run
+
+from atrous.__main__ import main
+from atrous.build import build_crf
+from atrous.command.tune import tune
+from atrous.crf import DenseCRF
+from atrous.metric import Scores, confusion
+from atrous.override import CONF
+from atrous.trial import open_trial
+
+GRID = ["search.w1=[2,6]", "search.sigma_alpha=[5,15]", "search.sigma_beta=[5,15]", "search.sigma_gamma=[1]"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    run(folder, SCRAMBLED)
+    return folder
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def tuned(folder, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return tune(compose("tune", [f"run='{folder}'", "workers=1", *GRID, *overrides]))
+
+
+def table(folder):
+    with open(folder / "search.csv") as file:
+        return {tuple(float(row[name]) for name in list(row)[:5]): float(row["miou"]) for row in csv.DictReader(file)}
+
+
+def test_every_setting_has_the_score_that_the_crf_gives_it(copy):
+    found = table(tuned(copy, "pictures=4", "search.rounds=1"))
+    assert set(found) == {(*point, 3, 1) for point in itertools.product((2, 6), (5, 15), (5, 15))}
+    probs = open_trial(str(copy)).probs
+    used = [index for index in range(10) if probs.path(index).exists()]
+    assert len(used) == 4
+    for (w1, alpha, beta, w2, gamma), miou in found.items():
+        crf, total = DenseCRF(w1, alpha, beta, w2, gamma, normalization="after"), np.zeros((8, 8))
+        for index in used:
+            sample, plain = probs[index]
+            refined = crf(torch.from_numpy(np.array(sample.image)).permute(2, 0, 1)[None], plain[None])
+            total += confusion(refined[0].argmax(0), torch.from_numpy(np.array(sample.label)), 8).numpy()
+        assert miou == pytest.approx(Scores.of(total).mean_iou, abs=1e-6)
+
+
+def test_it_leaves_a_crf_that_a_run_takes_and_says_on_what_it_was_chosen(copy, capsys):
+    folder = tuned(copy, "pictures=6")
+    assert folder == copy / "tune" / "run"
+    assert (folder / "search.png").stat().st_size > 10_000
+    node = yaml.safe_load((folder / "crf.yaml").read_text())
+    best = max(table(folder).items(), key=lambda item: item[1])
+    assert best[0] == (node["w1"], node["sigma_alpha"], node["sigma_beta"], node["w2"], node["sigma_gamma"])
+    crf: Any = build_crf(node)
+    assert crf.normalization == "after"
+    probs = open_trial(str(copy)).probs
+    assert node["chosen_on"] == [probs.name(index) for index in range(10) if probs.path(index).exists()]
+
+    again = copy.parent / "again"
+    usual = [word for word in MINIATURE if word.split("=")[0] not in ("crf", "trainer.max_steps")]
+    words = ["trainer.max_steps=6", f"crf={folder / 'crf.yaml'}", f"run_dir='{again}'"]
+    assert main(["train", *usual, *words]) == 0
+    assert "chosen on 6 of these 10 pictures" in capsys.readouterr().out
+
+
+def test_finer_rounds_only_add(copy):
+    coarse = table(tuned(copy, "pictures=4", "search.rounds=1"))
+    finer = table(tuned(copy, "pictures=4", "search.rounds=2"))
+    assert coarse.items() < finer.items()
+    best = max(coarse.items(), key=lambda item: item[1])[0]
+    assert {abs(point[0] - best[0]) for point in finer.keys() - coarse.keys()} == {0, 2}
+    assert max(finer.values()) >= max(coarse.values())
+
+
+def test_the_sample_is_the_seeds(copy):
+    def names(seed):
+        folder = tuned(copy, "pictures=4", "search.rounds=1", f"seed={seed}", f"out='{copy}/{seed}'")
+        return yaml.safe_load((folder / "crf.yaml").read_text())["chosen_on"]
+
+    assert names(0) == names(0) != names(1)
+
+
+def test_killed_at_any_moment_it_goes_on_and_ends_as_if_it_had_not_been(copy):
+    whole = shutil.copytree(copy, copy.parent / "whole")
+    words = [*GRID, "pictures=10", "search.rounds=2", "workers=2"]
+    assert atrous("tune", f"run={whole}", *words).returncode == 0
+
+    command = [sys.executable, "-m", "atrous", "tune", f"run={copy}", *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    lines = 0
+    while lines < 25:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+        lines = sum(path.read_text().count("\n") for path in copy.glob("probs/*/refined.jsonl"))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (copy / "tune").joinpath("v2", "crf.yaml").exists()
+    done = next(copy.glob("probs/*/refined.jsonl")).read_text().splitlines()
+
+    assert atrous("tune", f"run={copy}", *words).returncode == 0
+    journal = next(copy.glob("probs/*/refined.jsonl")).read_text().splitlines()
+    assert journal[: len(done) - 1] == done[:-1]
+    assert table(copy / "tune" / "v2") == table(whole / "tune" / "v2")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["tune"], "`run` must say"),
+        (["tune", "run=nowhere"], "there is no nowhere"),
+        (["tune", "run={run}", "pictures=0"], "`pictures`"),
+        (["tune", "run={run}", "search.w1=[3,1]"], "`search.w1`"),
+        (["tune", "run={run}", "search=v3"], "did you mean search=v"),
+        (["tune", "run={run}", "normalization=before"], "`normalization`"),
+        (["tune", "run={run}", "split=tset"], "train, val"),
+        (["tune", "run={run}", "root=/data"], "has no files"),
+        (["tune", "run={run}", "data=voc"], "8 classes, the dataset has 21"),
+    ],
+)
+def test_a_slip_is_told_in_a_line(trained, words, says, capsys):
+    assert main([word.replace("{run}", str(trained)) for word in words]) == 2
+    assert says in capsys.readouterr().err

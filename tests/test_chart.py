@@ -1,0 +1,69 @@
+import csv
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from atrous import chart
+from atrous.search import Grid
+
+
+def size(path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        picture.load()
+        return picture.size
+
+
+def test_curves_draw_a_chart_for_each_thing_that_was_logged(tmp_path):
+    loss = [{"step": k, "train/loss": 1 / (k + 1)} for k in range(100)]
+    miou = [{"step": 50, "val/miou": 0.5, "val/miou_crf": 0.6}, {"step": 99, "val/miou": 0.7, "val/miou_crf": 0.75}]
+    rate = [{"step": k, "lr/backbone": 1e-3, "lr/classifier": 1e-2} for k in range(0, 100, 10)]
+    widths = []
+    for rows in (loss, loss + miou, loss + miou + rate):
+        chart.curves(rows, tmp_path / "curves.png")
+        widths.append(size(tmp_path / "curves.png")[0])
+    np.testing.assert_allclose(widths, [widths[0], 2 * widths[0], 3 * widths[0]], atol=3)
+
+
+def test_curves_read_a_metrics_file_as_text_with_holes_and_nans(tmp_path):
+    text = "step,train/loss,val/miou\n1,2.5,\n2,nan,\n3,1.5,0.25\n"
+    chart.curves(list(csv.DictReader(io.StringIO(text))), tmp_path / "curves.png")
+    assert size(tmp_path / "curves.png")[0] > 1000
+
+
+def test_curves_of_nothing_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`rows` hold nothing to draw"):
+        chart.curves([{"step": 1, "train/loss": float("nan")}], tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize("count", [1, 7, 60])
+def test_a_confusion_matrix_gives_every_class_room_for_its_name_and_number(tmp_path, count):
+    matrix = np.eye(count, dtype=np.int64) * 1000
+    matrix[0, 0] = 0  # a class without truth
+    chart.confusion(matrix, [f"class number {k}" for k in range(count)], tmp_path / "confusion.png")
+    assert min(size(tmp_path / "confusion.png")) > 30 * count
+
+
+def test_a_confusion_matrix_of_another_size_than_its_names_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`matrix` must be \(3, 3\).*got \(2, 2\)"):
+        chart.confusion(np.eye(2), ["ground", "disc", "ring"], tmp_path / "confusion.png")
+
+
+def test_drawing_touches_no_state_of_pyplot(tmp_path):
+    import sys
+
+    before = "matplotlib.pyplot" in sys.modules
+    chart.confusion(np.eye(3), ["ground", "disc", "ring"], tmp_path / "confusion.png")
+    assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+def test_a_search_is_drawn_with_its_best_outlined(tmp_path):
+    grid = Grid(w1=[3, 4], sigma_alpha=[30, 40, 50], sigma_beta=[3, 4])
+    rounds = [{point: 0.5 + point.w1 / 100 + point.sigma_alpha / 1000 for point in grid.coarse()}]
+    best = max(rounds[0], key=lambda point: rounds[0][point])
+    rounds.append(dict.fromkeys(grid.finer(best, 1), 0.6))
+    chart.heat_maps(rounds, tmp_path / "search.png", "mean IoU")
+    picture = np.asarray(Image.open(tmp_path / "search.png").convert("RGB")).astype(int)
+    outline = (np.abs(picture - (213, 94, 0)).sum(2) < 12).sum(1)  # by row
+    assert (outline > 30).sum() >= 4  # an upper and a lower edge in each round
