@@ -13,6 +13,9 @@ SEED          ?=
 RUN           ?=#          the folder of a run
 CRF           ?=#          v1, v2, or a file
 SEARCH        ?=
+IMAGE         ?=#          what `make crf` refines, with one of
+LABEL         ?=
+PROBS         ?=
 ARGS          ?=#          any further Hydra overrides: ARGS="trainer=ddp trainer.devices=8"
 
 VENV      := .venv
@@ -23,7 +26,7 @@ INSTALLED := $(VENV)/.installed
 # An empty value lets Python cache its byte code: without it `import lightning` takes 11 s instead of 4.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup train evaluate tune-crf prepare check-data browse test test-all check format lock clean
+.PHONY: help setup train evaluate tune-crf crf prepare check-data browse test test-all check format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +43,10 @@ evaluate: $(INSTALLED) ## a trained network scored, before and after a CRF: RUN=
 
 tune-crf: $(INSTALLED) ## the papers' search for the CRF's parameters: RUN=runs/… [SEARCH=v1 ARGS="pictures=100"]
 	@$(BIN)/atrous tune $(if $(RUN),'run=$(RUN)') $(if $(SEARCH),search=$(SEARCH)) $(ARGS)
+
+crf: $(INSTALLED) ## any label map refined by the CRF: IMAGE=a.jpg LABEL=a.png or PROBS=a.npy [CRF=v1 ARGS="steps=true"]
+	@$(BIN)/atrous refine $(if $(IMAGE),'image=$(IMAGE)') $(if $(LABEL),'label=$(LABEL)') \
+	  $(if $(PROBS),'probs=$(PROBS)') $(if $(CRF),'crf=$(CRF)') $(ARGS)
 
 prepare: $(INSTALLED) ## a dataset from its archives: DATASET=voc [ROOT= ARGS="archives=~/Downloads download=true"]
 	@$(BIN)/atrous prepare data=$(DATASET) $(if $(ROOT),root=$(ROOT)) $(ARGS)
