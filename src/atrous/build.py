@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from atrous.config import Model
@@ -23,6 +24,11 @@ def build_network(model: Model, num_classes: int) -> nn.Module:
     for around in (model.multiscale, model.crf):
         network = network if around is None else instantiate(around, network=network, _convert_="all")
     return network
+
+
+def plain(node: Any) -> Any:
+    """A part of a configuration in dictionaries and lists."""
+    return None if node is None else OmegaConf.to_container(node, resolve=True)
 
 
 def build_files(data: Mapping[str, Any]) -> Any:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from atrous.bar import bar
 from atrous.batch import IGNORE
-from atrous.build import build_crf
+from atrous.build import build_crf, plain
 from atrous.callback.result import class_table, crf_protocol, warn_of_choice
 from atrous.crf import DenseCRF
 from atrous.disk import make_folder, write_whole
@@ -110,7 +110,3 @@ def file_name(trial: Trial, crf: DenseCRF | None, leave_out: bool) -> str:
     values = () if crf is None else (crf.w1, crf.sigma_alpha, crf.sigma_beta, crf.w2, crf.sigma_gamma)
     told = "".join(f"-{value:g}" for value in values)
     return f"{trial.split}{'-crf' if crf else ''}{told}{'-held_out' if leave_out else ''}"
-
-
-def plain(node: Any) -> Any:
-    return None if node is None else OmegaConf.to_container(node, resolve=True)
