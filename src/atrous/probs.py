@@ -70,7 +70,7 @@ class Probabilities:
         free = shutil.disk_usage(self.folder).free
         if need > free:
             raise ValueError(
-                f"the probabilities need about {need / 1e9:.1f} GB in {self.folder}, where {free / 1e9:.1f} GB are "
+                f"the probabilities need about {need / 1e6:,.0f} MB in {self.folder}, where {free / 1e6:,.0f} MB are "
                 "free: free some space, or take fewer pictures"
             )
 
