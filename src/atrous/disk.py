@@ -40,8 +40,10 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
     """Adds lines to a file. What a killed process left of a line becomes a line of its own, which its reader skips."""
     try:
         with open(path, "ab+") as file:
-            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-                file.write(b"\n")
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                torn = file.read(1) != b"\n"
+                file.write(b"\n" if torn else b"")
             file.write("".join(f"{line}\n" for line in lines).encode())
     except OSError as error:
         raise _not_written(path, error) from None

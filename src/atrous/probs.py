@@ -64,7 +64,7 @@ class Probabilities:
             probs = network(self.split[index].image)
             if not probs.isfinite().all():
                 raise ValueError(f"the network gives NaN for the picture {self.name(index)}: its weights are no good")
-            write_whole(self.path(index), _npy(half(probs)), durable=False)
+            write_whole(self.path(index), npy(half(probs).cpu().numpy()), durable=False)
 
     def _check_room(self, need: int) -> None:
         free = shutil.disk_usage(self.folder).free
@@ -85,7 +85,8 @@ def half(probs: Tensor) -> Tensor:
     return rounded.scatter(0, first, torch.where(winner > second, winner, above))
 
 
-def _npy(probs: Tensor) -> memoryview:
+def npy(array: np.ndarray) -> memoryview:
+    """The content of its file."""
     buffer = io.BytesIO()
-    np.save(buffer, probs.cpu().numpy())
+    np.save(buffer, array)
     return buffer.getbuffer()

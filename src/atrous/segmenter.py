@@ -56,7 +56,7 @@ class Segmenter:
         return self._crf()(picture, probs) if crf else probs
 
     def _crf(self) -> Callable[[Tensor, Tensor], Tensor]:
-        if self.about.config["model"].get("crf"):
+        if self.about.ends_in_crf:
             raise ValueError("`crf=True`, but the network ends in a CRF of its own (model/crf=recurrent): leave it out")
         default: Any = OmegaConf.to_container(OmegaConf.load(CONF / "crf" / "v2.yaml"))
         node = self.about.config.get("crf") or default
@@ -90,6 +90,11 @@ class About(NamedTuple):
             raise ValueError(f"{path} was not saved by atrous: it tells neither its network nor its classes")
         told = json.loads(told) if isinstance(told, str) else told
         return cls(told["config"], LabelSpace(told["names"], np.asarray(told["palette"])))
+
+    @property
+    def ends_in_crf(self) -> bool:
+        """The network refines what it gives: no other CRF should."""
+        return bool((self.config.get("model") or {}).get("crf"))
 
     def plain(self) -> dict[str, Any]:
         """What `of` reads, in values that a checkpoint and JSON can hold."""

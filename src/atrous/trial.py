@@ -48,7 +48,7 @@ class Trial(NamedTuple):
 
     def check_crf(self) -> None:
         """Refuses a CRF over a network that ends in one."""
-        if (self.segmenter.about.config.get("model") or {}).get("crf"):
+        if self.segmenter.about.ends_in_crf:
             raise ValueError(
                 "the network ends in a CRF of its own (model/crf=recurrent), and a second one would refine its "
                 "probabilities twice: evaluate it without crf=…"
@@ -144,7 +144,8 @@ class Refined:
 
     def total(self, crf: DenseCRF | None, indices: Iterable[int]) -> np.ndarray:
         """(C, C) int64 over these pictures, of which all must have been counted."""
-        return np.sum([self.known[self.probs.name(index), told(crf)] for index in indices], axis=0)
+        key = told(crf)
+        return np.sum([self.known[self.probs.name(index), key] for index in indices], axis=0)
 
     def count(
         self, crfs: Sequence[DenseCRF | None], indices: Sequence[int], report: Report, workers: int | None = None
@@ -163,8 +164,9 @@ class Refined:
             report(done, total)
 
     def _lacking(self, crfs: Sequence[DenseCRF | None], indices: Sequence[int]) -> list[Task]:
+        keys = {crf: told(crf) for crf in crfs}
         tasks = [
-            Task(index, tuple(crf for crf in group if (self.probs.name(index), told(crf)) not in self.known))
+            Task(index, tuple(crf for crf in group if (self.probs.name(index), keys[crf]) not in self.known))
             for group in alike(crfs)
             for index in indices
         ]

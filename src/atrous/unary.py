@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from atrous.batch import IGNORE, LabelSpace, voc_palette
 from atrous.data.files import read_image, read_stored
 from atrous.draw import png
+from atrous.probs import npy
 
 ARRAYS = (".npy", ".npz")
 
@@ -52,9 +52,7 @@ class Unary:
         if self.values is not None and len(probs) <= self.values.max():
             present, probs = probs, np.zeros((int(self.values.max()) + 1, *probs.shape[1:]), np.float32)
             probs[self.values] = present
-        buffer = io.BytesIO()
-        np.save(buffer, probs.astype(np.float32, copy=False))
-        return buffer.getbuffer()
+        return npy(probs.astype(np.float32, copy=False))
 
     def space(self) -> LabelSpace:
         if self.values is None:

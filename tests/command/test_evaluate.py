@@ -1,27 +1,13 @@
 import json
-import shutil
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from running import SCRAMBLED, run
 
 from atrous.__main__ import main
 from atrous.command.evaluate import evaluate
 from atrous.override import CONF
 from atrous.trial import open_trial
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    run(folder, "crf=shapes", "val_batch=1", SCRAMBLED)
-    return folder
-
-
-@pytest.fixture
-def copy(trained, tmp_path):
-    return shutil.copytree(trained, tmp_path / "run")
 
 
 def evaluated(folder, *overrides):

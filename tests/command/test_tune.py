@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from running import MINIATURE, SCRAMBLED, atrous, run
+from running import MINIATURE, atrous
 
 from atrous.__main__ import main
 from atrous.build import build_crf
@@ -24,18 +24,6 @@ from atrous.override import CONF
 from atrous.trial import open_trial
 
 GRID = ["search.w1=[2,6]", "search.sigma_alpha=[5,15]", "search.sigma_beta=[5,15]", "search.sigma_gamma=[1]"]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    run(folder, SCRAMBLED)
-    return folder
-
-
-@pytest.fixture
-def copy(trained, tmp_path):
-    return shutil.copytree(trained, tmp_path / "run")
 
 
 def tuned(folder, *overrides):

@@ -20,6 +20,7 @@ from atrous.callback.checkpoint import Checkpoint
 from atrous.disk import write_whole
 from atrous.logger import read_metrics
 from atrous.metric import Scores
+from atrous.table import text
 
 SCHEMA = 1
 log = logging.getLogger("atrous")
@@ -78,7 +79,7 @@ class Result(L.Callback):
 
     def _describe(self, trainer: L.Trainer, module: Any) -> dict[str, Any]:
         pictures, saved = trainer.datamodule.pictures, _checkpoint(trainer)  # type: ignore[attr-defined]
-        config = self.config
+        config, split = self.config, trainer.datamodule.val_split  # type: ignore[attr-defined]
         return {
             "schema": SCHEMA,
             "name": config["name"],
@@ -88,16 +89,9 @@ class Result(L.Callback):
             "best_validation": {"miou": saved.best_miou, "iteration": saved.best_step} if saved.best_step else None,
             "protocol": {
                 "dataset": config["data"]["_target_"],
-                "split": pictures.val,
-                "pictures": len(trainer.datamodule.val_split),  # type: ignore[attr-defined]
-                "size": "native",
-                "scales": [1.0],
-                "flip": False,
-                **crf_protocol(config["crf"], trainer.datamodule.val_split),  # type: ignore[attr-defined]
-                "ignore": IGNORE,
+                **protocol(pictures.val, split, range(len(split)), config["crf"], str(trainer.precision)),
                 "checkpoint": "last",
                 "iteration": trainer.global_step,
-                "precision": trainer.precision,
             },
             "seconds": {"train": self.train_seconds, "test": time.monotonic() - self._test_began},
             "devices": trainer.world_size,
@@ -105,14 +99,22 @@ class Result(L.Callback):
         }
 
 
-def crf_protocol(node: Mapping[str, Any] | None, split: Any, indices: Sequence[int] | None = None) -> dict[str, Any]:
-    """The CRF's parameters, and on how many of the scored pictures they were chosen: on those it is flattered."""
-    if node is None:
-        return {"crf": None, "crf_chosen_on": 0}
-    told = set(node.get("chosen_on") or ())
-    scored = (range(len(split)) if indices is None else indices) if told else ()
-    count = sum(name_of(split, index) in told for index in scored)
-    return {"crf": {key: value for key, value in node.items() if key != "chosen_on"}, "crf_chosen_on": count}
+def protocol(
+    name: str, split: Any, indices: Sequence[int], crf: Mapping[str, Any] | None, precision: str
+) -> dict[str, Any]:
+    """How these pictures of a split were scored; on those on which its CRF was chosen, that flatters."""
+    told = set((crf or {}).get("chosen_on") or ())
+    return {
+        "split": name,
+        "pictures": len(indices),
+        "size": "native",
+        "scales": [1.0],
+        "flip": False,
+        "crf": None if crf is None else {key: value for key, value in crf.items() if key != "chosen_on"},
+        "crf_chosen_on": sum(name_of(split, index) in told for index in indices) if told else 0,
+        "ignore": IGNORE,
+        "precision": precision,
+    }
 
 
 def _checkpoint(trainer: L.Trainer) -> Checkpoint:
@@ -164,7 +166,6 @@ def warn_of_choice(protocol: dict[str, Any]) -> None:
 
 def class_table(plain: dict[str, Any], refined: dict[str, Any] | None) -> str:
     """The IoU of each class and their mean, in %, before and after the CRF."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table()
@@ -177,10 +178,7 @@ def class_table(plain: dict[str, Any], refined: dict[str, Any] | None) -> str:
     title = f"mean over {plain['counted']} of {len(plain['iou'])}"
     mean = refined["mean_iou"] if refined else None
     table.add_row(title, *_cells(plain["mean_iou"], mean, bool(refined)), style="bold")
-    console = Console(width=None if Console().is_terminal else 100)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get().rstrip()
+    return text(table).rstrip()
 
 
 def _cells(plain: float | None, refined: float | None, has_crf: bool) -> list[str]:

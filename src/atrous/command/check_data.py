@@ -24,6 +24,7 @@ from atrous.data.files import Files, Pair, Pairs, Published, Reader, ids_md5, mi
 from atrous.data.parallel import spread
 from atrous.data.statistics import Tally, count, inverse_log, median_frequency
 from atrous.disk import make_folder, write_whole
+from atrous.table import text
 
 log = logging.getLogger("atrous")
 
@@ -325,7 +326,6 @@ def percent(share: float) -> str:
 def drawn(head: Sequence[str], rows: Sequence[Sequence[str]], last_apart: bool = False) -> str:
     """The first column is of words, and those whose head begins with <."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
@@ -334,11 +334,7 @@ def drawn(head: Sequence[str], rows: Sequence[Sequence[str]], last_apart: bool =
         shown.add_column(title.lstrip("<"), justify="left" if words else "right", no_wrap=True)
     for index, row in enumerate(rows):
         shown.add_row(*row, end_section=last_apart and index == len(rows) - 2)
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(width=WIDTH, highlight=False)
-    with console.capture() as capture:
-        console.print(shown)
-    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    return "".join(f"{line.rstrip()}\n" for line in text(shown, WIDTH).splitlines())
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------

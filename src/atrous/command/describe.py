@@ -20,6 +20,7 @@ from atrous.model.atrous import effective_receptive_field, receptive_field
 from atrous.model.backbone.norm import ConvNorm
 from atrous.model.crf import RecurrentCRF
 from atrous.model.head import ASPP
+from atrous.table import text
 
 log = logging.getLogger("atrous")
 
@@ -199,7 +200,6 @@ def scaled(flops: int) -> tuple[float, str]:
 
 
 def table(layers: Sequence[Layer]) -> str:
-    from rich.console import Console
     from rich.table import Table
 
     shown = Table(box=None, header_style="bold", pad_edge=False)
@@ -222,11 +222,7 @@ def table(layers: Sequence[Layer]) -> str:
             f"{layer.flops / unit:.2f}" if layer.flops else "",
             f"{100 * layer.flops / total:.1f} %" if layer.flops else "",
         )
-    console = Console()
-    console = console if console.is_terminal else Console(width=132)
-    with console.capture() as capture:
-        console.print(shown)
-    return capture.get()
+    return text(shown, width=132)
 
 
 def folded(layers: Iterable[Layer]) -> list[Layer]:

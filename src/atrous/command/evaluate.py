@@ -13,9 +13,8 @@ import torch
 from omegaconf import DictConfig
 
 from atrous.bar import bar
-from atrous.batch import IGNORE
 from atrous.build import build_crf, plain
-from atrous.callback.result import class_table, crf_protocol, warn_of_choice
+from atrous.callback.result import class_table, protocol, warn_of_choice
 from atrous.crf import DenseCRF
 from atrous.disk import make_folder, write_whole
 from atrous.metric import Scores, confusion
@@ -39,7 +38,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "scores_crf": None if after is None else Scores.of(after).as_dict(names),
         "confusion": before.tolist(),
         "confusion_crf": None if after is None else after.tolist(),
-        "protocol": protocol(trial, node, indices),
+        "protocol": protocol(trial.split, trial.probs.split, indices, node, trial.precision)
+        | {"left_out": len(trial.probs.split) - len(indices)},
     }
     usual = trial.home / "evaluate" / f"{file_name(trial, crf, cfg.leave_out)}.json"
     out = (usual if cfg.out is None else Path(cfg.out)).expanduser()
@@ -89,20 +89,6 @@ def alone(trial: Trial, indices: Sequence[int], report: Any) -> np.ndarray:
         prediction = trial.network(sample.image).max(0).indices.cpu()
         total += confusion(prediction, torch.from_numpy(np.ascontiguousarray(sample.label)), len(trial.labels))
     return total.numpy()
-
-
-def protocol(trial: Trial, node: Mapping[str, Any] | None, indices: Sequence[int]) -> dict[str, Any]:
-    return {
-        "split": trial.split,
-        "pictures": len(indices),
-        "left_out": len(trial.probs.split) - len(indices),
-        "size": "native",
-        "scales": [1.0],
-        "flip": False,
-        **crf_protocol(node, trial.probs.split, indices),
-        "ignore": IGNORE,
-        "precision": trial.precision,
-    }
 
 
 def file_name(trial: Trial, crf: DenseCRF | None, leave_out: bool) -> str:

@@ -24,6 +24,7 @@ from atrous.disk import make_folder, write_whole
 from atrous.metric import Scores
 from atrous.override import chosen
 from atrous.search import Grid, Point
+from atrous.table import text
 from atrous.trial import Refined, Trial, open_trial
 
 log = logging.getLogger("atrous")
@@ -129,7 +130,6 @@ def choice(found: Found, where: str, names: Sequence[str], cfg: DictConfig) -> s
 
 
 def tell(folder: Path, found: Found, grid: Grid) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table()
@@ -137,10 +137,7 @@ def tell(folder: Path, found: Found, grid: Grid) -> None:
         table.add_column(name, justify="right")
     for point, score in found.ranked[:SHOWN]:
         table.add_row(*(f"{value:g}" for value in point), f"{100 * score:.2f}", f"{100 * (score - found.before):+.2f}")
-    console = Console(width=None if Console().is_terminal else 100)
-    with console.capture() as capture:
-        console.print(table)
-    log.info(f"\n{capture.get().rstrip()}")
+    log.info(f"\n{text(table).rstrip()}")
     for name in grid.edges(found.best):
         log.info(f"the best {name} is at the edge of its range: a wider search.{name}=[…] may hold a better one")
     log.info(
