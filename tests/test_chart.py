@@ -58,6 +58,23 @@ def test_drawing_touches_no_state_of_pyplot(tmp_path):
     assert ("matplotlib.pyplot" in sys.modules) == before
 
 
+def test_the_published_trimaps_are_those_of_the_papers_figure_and_rise_with_the_width():
+    at = dict(zip(chart.TRIMAP_WIDTHS, zip(*(miou for miou, _ in chart.TRIMAPS.values()))))
+    assert (at[1], at[10], at[40]) == ((39.1, 43.3, 45.9, 48.0), (50.8, 54.4, 55.7, 57.6), (60.4, 62.3, 63.7, 64.8))
+    for curves in chart.TRIMAPS.values():
+        for curve in curves:
+            assert len(curve) == len(chart.TRIMAP_WIDTHS)
+            assert list(curve) == sorted(set(curve))
+
+
+def test_trimaps_are_drawn_with_and_without_the_published_ones(tmp_path):
+    curve: dict[str, list[float]] = {"width": [*range(1, 41)], "mean_iou": [0.5] * 40, "pixel_accuracy": [0.8] * 40}
+    for published in (False, True):
+        chart.trimaps({"network": curve}, tmp_path / f"{published}.png", "val", published)
+    assert size(tmp_path / "False.png") == size(tmp_path / "True.png")
+    assert (tmp_path / "False.png").read_bytes() != (tmp_path / "True.png").read_bytes()
+
+
 def test_a_search_is_drawn_with_its_best_outlined(tmp_path):
     grid = Grid(w1=[3, 4], sigma_alpha=[30, 40, 50], sigma_beta=[3, 4])
     rounds = [{point: 0.5 + point.w1 / 100 + point.sigma_alpha / 1000 for point in grid.coarse()}]

@@ -4,7 +4,17 @@ import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from atrous.batch import IGNORE
-from atrous.metric import Scores, confusion
+from atrous.metric import (
+    BOUNDARY,
+    WIDTHS,
+    Counts,
+    Scores,
+    boundary_iou,
+    confusion,
+    near_boundary,
+    near_void,
+    trimap,
+)
 
 
 def devkit(predictions, labels, classes):
@@ -87,3 +97,114 @@ def test_nothing_to_score_is_zero_not_nan():
 def test_a_label_outside_the_classes_is_refused():
     with pytest.raises(ValueError, match="0 to 2 or 255"):
         confusion(torch.tensor([0, 1]), torch.tensor([0, 7]), 3)
+
+
+# ---- near void ------------------------------------------------------------------------------------------------------
+def test_a_trimap_is_a_square_band_around_a_hand_drawn_void():
+    label = np.zeros((60, 70), np.uint8)
+    label[20:30, 30:34] = IGNORE  # 10 x 4
+    prediction = np.ones_like(label)
+    counts = near_void(prediction, label, 2).cumsum(0)
+    for w in range(1, 20):
+        assert counts[w - 1, 0, 1] == (10 + 2 * w) * (4 + 2 * w) - 40  # the square of side 2w + 1 cuts no corner
+    assert counts[WIDTHS - 1, 0, 1] == 60 * 70 - 40 - 0  # all of it is within 40 pixels
+
+
+def test_a_trimap_is_the_papers_dilation_by_brute_force(pictures):
+    draw = np.random.default_rng(1)
+    label = draw.integers(0, 3, (50, 64)).astype(np.uint8)
+    label[draw.random(label.shape) < 0.002] = IGNORE
+    prediction = draw.integers(0, 3, label.shape).astype(np.uint8)
+    found, void = near_void(prediction, label, 3).cumsum(0), np.argwhere(label == IGNORE)
+    assert 2 < len(void) < 20
+    for w in (1, 2, 5, 11, 40):
+        band = np.zeros(label.shape, bool)
+        for y, x in void:
+            band[max(y - w, 0) : y + w + 1, max(x - w, 0) : x + w + 1] = True
+        band &= label != IGNORE
+        expected = np.zeros((3, 3), int)
+        np.add.at(expected, (label[band], prediction[band]), 1)
+        np.testing.assert_array_equal(found[w - 1], expected)
+
+
+def test_a_trimaps_scores_are_those_of_its_band():
+    label = np.zeros((5, 9), np.uint8)
+    label[:, 4] = IGNORE
+    label[:, 5:] = 1
+    prediction = np.where(np.arange(9) < 3, 0, 1) * np.ones((5, 1), int)  # wrong in the column beside void
+    scores = trimap(near_void(prediction.astype(np.uint8), label, 2))
+    assert scores["width"] == list(range(1, 41))
+    assert scores["pixel_accuracy"][:2] == [0.5, 0.75]
+    assert scores["mean_iou"][1] == pytest.approx((5 / 10 + 10 / 15) / 2)
+    assert scores["pixel_accuracy"][39] == 35 / 40
+
+
+def test_without_void_there_is_no_trimap():
+    label = np.zeros((5, 9), np.uint8)
+    assert not near_void(label, label, 2).any()
+    assert Counts.of(torch.from_numpy(label), torch.from_numpy(label), 2).as_dict("ab")["trimap"] is None
+
+
+# ---- boundaries -----------------------------------------------------------------------------------------------------
+def eroded(mask, reach):
+    """The mask without what is within `reach` of its outside or the picture's edge."""
+    padded, size = np.pad(mask, reach), 2 * reach + 1
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size))
+    return windows.all((2, 3))
+
+
+def test_a_boundary_is_that_of_one_binary_mask_for_each_class(pictures):
+    draw = np.random.default_rng(2)
+    label = np.kron(draw.integers(0, 4, (6, 7)), np.ones((9, 8), int)).astype(np.uint8)
+    prediction = np.roll(label, (2, -1), (0, 1))
+    label[draw.random(label.shape) < 0.01] = IGNORE
+    reach = round(BOUNDARY * np.hypot(*label.shape))
+    assert reach == 2
+    found = near_boundary(prediction, label, 5)
+    for c in range(5):
+        truth, guess = label == c, (prediction == c) & (label != IGNORE)
+        truth, guess = truth & ~eroded(truth, reach), guess & ~eroded(guess, reach)
+        assert found[:, c].tolist() == [(truth & guess).sum(), truth.sum(), guess.sum()]
+
+
+def test_the_boundary_of_a_square_and_of_the_same_a_pixel_aside():
+    label = np.zeros((30, 40), np.uint8)  # a diagonal of 50: a boundary of 1 pixel
+    label[10:20, 10:20] = 1
+    aside = np.roll(label, 1, axis=1)
+    same = boundary_iou(near_boundary(label, label, 2), "ab")
+    assert same["iou"] == {"a": 1.0, "b": 1.0}
+    both, truth, found = near_boundary(aside, label, 2)[:, 1]
+    assert (truth, found) == (36, 36)  # the rim of 10 x 10
+    assert both == 2 * 9 + 0  # the upper and lower rows, a pixel short
+    iou = boundary_iou(near_boundary(aside, label, 2), "ab")
+    assert iou["iou"]["b"] == 18 / 54
+    assert iou["mean_iou"] == pytest.approx((iou["iou"]["a"] + 18 / 54) / 2)
+
+
+def test_a_boundary_of_an_absent_class_is_left_out():
+    label = np.zeros((30, 40), np.uint8)
+    scores = boundary_iou(near_boundary(label, label, 2), "ab")
+    assert scores["iou"] == {"a": 1.0, "b": None}
+    assert scores["mean_iou"] == 1.0
+
+
+def test_counts_of_two_pictures_add_up(pictures):
+    predictions, labels = ([x.astype(np.uint8) for x in xs[:2]] for xs in pictures)
+    each = [Counts.of(torch.from_numpy(p), torch.from_numpy(y), 5) for p, y in zip(predictions, labels)]
+    total = Counts.total(each, 5)
+    np.testing.assert_array_equal(total.confusion, matrix_of(predictions, labels))
+    np.testing.assert_array_equal(total.trimap, sum(near_void(p, y, 5) for p, y in zip(predictions, labels)))
+    np.testing.assert_array_equal(total.boundary, sum(near_boundary(p, y, 5) for p, y in zip(predictions, labels)))
+
+
+def test_all_scores_are_sklearns_where_all_classes_occur():
+    metrics = pytest.importorskip("sklearn.metrics")
+    draw = np.random.default_rng(3)
+    label = draw.integers(0, 4, 5000)
+    prediction = np.where(draw.random(5000) < 0.7, label, draw.integers(0, 4, 5000))
+    scores = Scores.of(confusion(torch.from_numpy(prediction), torch.from_numpy(label), 4))
+    np.testing.assert_allclose(scores.iou, metrics.jaccard_score(label, prediction, average=None))
+    assert scores.mean_iou == pytest.approx(metrics.jaccard_score(label, prediction, average="macro"))
+    assert scores.frequency_weighted_iou == pytest.approx(metrics.jaccard_score(label, prediction, average="weighted"))
+    assert scores.pixel_accuracy == pytest.approx(metrics.accuracy_score(label, prediction))
+    assert scores.mean_accuracy == pytest.approx(metrics.balanced_accuracy_score(label, prediction))

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import shutil
@@ -36,9 +37,12 @@ def test_a_run_leaves_a_folder_that_explains_itself(tmp_path):
         "dataset": "",
         "split": "val",
         "pictures": 10,
+        "list": hashlib.sha256("\n".join(f"val/{k:06d}" for k in range(10)).encode()).hexdigest()[:12],
         "size": "native",
         "scales": [1.0],
         "flip": False,
+        "fuse": "mean",
+        "slide": None,
         "crf": result["protocol"]["crf"],
         "crf_chosen_on": 0,
         "ignore": 255,

@@ -1,4 +1,4 @@
-"""Charts of numbers: curves, the confusion matrix, a search."""
+"""Charts of numbers: curves, the confusion matrix, trimaps, a search."""
 
 from __future__ import annotations
 
@@ -13,6 +13,27 @@ from atrous.disk import write_whole
 
 # Each line by its colour and by its dashes.
 LINES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#E69F00", "-"), ("#56B4E9", "--"))
+
+# Paper: figure 5 of v1, VOC 2012 val; the numbers are in the authors' own plotting script.
+TRIMAP_WIDTHS = (1, 2, 3, 4, 5, 7, 10, 13, 16, 20, 25, 30, 35, 40)
+TRIMAPS = {  # mean IoU, pixel accuracy, in %
+    "DeepLab": (
+        (39.1, 40.9, 42.6, 44.1, 45.5, 47.9, 50.8, 53.0, 54.7, 56.4, 58.0, 59.1, 59.9, 60.4),
+        (59.8, 62.1, 64.2, 66.2, 67.9, 70.8, 74.0, 76.4, 78.2, 80.1, 81.8, 83.1, 84.2, 85.0),
+    ),
+    "DeepLab-MSc": (
+        (43.3, 45.3, 47.1, 48.6, 49.9, 52.0, 54.4, 56.2, 57.6, 59.0, 60.3, 61.2, 61.8, 62.3),
+        (64.2, 66.7, 68.8, 70.6, 72.1, 74.5, 77.1, 79.0, 80.4, 81.9, 83.4, 84.5, 85.3, 86.0),
+    ),
+    "DeepLab-CRF": (
+        (45.9, 47.8, 49.3, 50.6, 51.7, 53.5, 55.7, 57.4, 58.7, 60.2, 61.5, 62.5, 63.2, 63.7),
+        (67.8, 69.8, 71.4, 72.8, 74.0, 75.9, 78.2, 79.9, 81.3, 82.8, 84.2, 85.3, 86.1, 86.9),
+    ),
+    "DeepLab-MSc-CRF": (
+        (48.0, 50.0, 51.5, 52.7, 53.8, 55.6, 57.6, 59.1, 60.4, 61.6, 62.8, 63.7, 64.3, 64.8),
+        (69.6, 71.7, 73.2, 74.5, 75.7, 77.5, 79.5, 81.1, 82.3, 83.6, 84.9, 85.9, 86.7, 87.3),
+    ),
+}
 
 
 def curves(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -127,6 +148,29 @@ def confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -> Non
     bar.ax.tick_params(labelsize=letters, length=0)
     bar.outline.set_visible(False)
     _write_figure(figure, path, bbox_inches="tight", pad_inches=0.15)
+
+
+def trimaps(found: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path, title: str, published: bool) -> None:
+    """Draw scores near the borders as the papers do: {name: {"width", "mean_iou", "pixel_accuracy": …}}, 0 to 1;
+    `published`: v1's own curves beside them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.2, 3.7), dpi=144, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    axes = figure.subplots(1, 2)
+    panels = (("mean_iou", "mean IoU (%)"), ("pixel_accuracy", "pixel accuracy (%)"))
+    for number, (axis, (key, heading)) in enumerate(zip(axes, panels)):
+        _chart(axis, heading)
+        axis.set_xlabel("width of the trimap in pixels")
+        for (name, scores), (rgb, dash) in zip(found.items(), LINES):
+            # Paper: every third width has its mark.
+            marks = {"marker": "o", "markersize": 4, "markevery": 3}
+            axis.plot(scores["width"], 100 * np.asarray(scores[key]), dash, color=rgb, linewidth=2, label=name, **marks)
+        for (name, values), (_, dash) in zip(TRIMAPS.items() if published else (), LINES):
+            axis.plot(TRIMAP_WIDTHS, values[number], dash, color="#888888", linewidth=1.2, label=f"{name} (v1)")
+        axis.set_xlim(0, 41)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
+    _write_figure(figure, path)
 
 
 def heat_maps(rounds: Sequence[Mapping[Any, float]], path: str | Path, title: str) -> None:

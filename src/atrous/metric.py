@@ -1,15 +1,23 @@
-"""Scores of a whole set, all from one confusion matrix: never a mean of per-picture scores."""
+"""Scores of a whole set, all from counts of pixels: never a mean of per-picture scores."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from atrous.batch import IGNORE
+
+WIDTHS = 40
+"""Paper: trimaps of 1 to 40 pixels around void (v1 figure 5, v2 figure 10)."""
+
+BOUNDARY = 0.02
+"""The width of a boundary, of the picture's diagonal, as in Cheng et al. (Boundary IoU, CVPR 2021)."""
 
 
 def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
@@ -20,6 +28,104 @@ def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
     if len(counts) > classes * classes:
         raise ValueError(f"`label` must hold 0 to {classes - 1} or {IGNORE} (got {int(label[valid].max())})")
     return counts.view(classes, classes)
+
+
+def near_void(prediction: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
+    """(H, W) uint8 each -> (WIDTHS, C, C) int64: `confusion` of the pixels at a distance of 1 … WIDTHS from void.
+
+    Paper: void is dilated by a square of side 2w + 1, so the distance is the larger of the two along the axes.
+    """
+    import cv2
+
+    distance = cv2.distanceTransform((label != IGNORE).astype(np.uint8), cv2.DIST_C, 3)
+    near = (distance > 0) & (distance <= WIDTHS)
+    width = distance[near].astype(np.int64) - 1
+    pairs = (width * classes + label[near]) * classes + prediction[near]
+    return np.bincount(pairs, minlength=WIDTHS * classes**2).reshape(WIDTHS, classes, classes)
+
+
+def near_boundary(prediction: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
+    """(H, W) uint8 each -> (3, C) int64: of each class's boundaries in the truth and in the prediction, the pixels in
+    both, in the truth's, in the prediction's. A class's boundary is what lies in it within BOUNDARY of its contour or
+    of the picture's edge; void belongs to no class."""
+    reach = max(1, round(BOUNDARY * math.hypot(*label.shape)))
+    prediction = np.where(label == IGNORE, np.uint8(IGNORE), prediction)
+    truth, found = boundary(label, reach), boundary(prediction, reach)
+    same = truth & found & (label == prediction)
+    return np.stack([np.bincount(x, minlength=classes) for x in (label[same], label[truth], prediction[found])])
+
+
+def boundary(label: np.ndarray, reach: int) -> np.ndarray:
+    """(H, W) bool: the pixels that have another class, void or the picture's edge within `reach`, void itself not.
+
+    For every class at once: the pixels of one that its eroded mask lacks are those around which not all is that class.
+    """
+    import cv2
+
+    padded = np.pad(label, reach, constant_values=IGNORE)
+    window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    inner = slice(reach, -reach)
+    most, least = cv2.dilate(padded, window)[inner, inner], cv2.erode(padded, window)[inner, inner]
+    return (most != least) & (label != IGNORE)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixels of a picture, or of many: all that scores follow from."""
+
+    confusion: np.ndarray  # (C, C)
+    trimap: np.ndarray  # (WIDTHS, C, C)
+    boundary: np.ndarray  # (3, C)
+
+    @classmethod
+    def of(cls, prediction: Tensor, label: Tensor, classes: int) -> Counts:
+        """(H, W) each, uint8 or more."""
+        matrix = confusion(prediction, label, classes).cpu().numpy()
+        found, truth = prediction.byte().cpu().numpy(), label.cpu().numpy()
+        return cls(matrix, near_void(found, truth, classes), near_boundary(found, truth, classes))
+
+    @classmethod
+    def total(cls, counts: Iterable[Counts], classes: int) -> Counts:
+        total = cls(
+            np.zeros((classes, classes), np.int64),
+            np.zeros((WIDTHS, classes, classes), np.int64),
+            np.zeros((3, classes), np.int64),
+        )
+        for each in counts:
+            for sum_, part in zip(total.arrays(), each.arrays()):
+                sum_ += part
+        return total
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.confusion, self.trimap, self.boundary
+
+    def as_dict(self, names: Sequence[str]) -> dict[str, Any]:
+        """The scores as plain numbers for JSON; null for what was absent, and a trimap where nothing is void."""
+        return {
+            "scores": Scores.of(self.confusion).as_dict(names),
+            "confusion": self.confusion.tolist(),
+            "trimap": trimap(self.trimap) if self.trimap.any() else None,
+            "boundary": boundary_iou(self.boundary, names),
+        }
+
+
+def trimap(counts: np.ndarray) -> dict[str, list]:
+    """(WIDTHS, C, C) at each distance from void -> scores of the bands of 1 … WIDTHS pixels."""
+    bands = [Scores.of(band) for band in counts.cumsum(0)]
+    return {
+        "width": list(range(1, len(bands) + 1)),
+        "mean_iou": [band.mean_iou for band in bands],
+        "pixel_accuracy": [band.pixel_accuracy for band in bands],
+        "mean_accuracy": [band.mean_accuracy for band in bands],
+    }
+
+
+def boundary_iou(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """(3, C) of `near_boundary` -> the IoU of each class's boundaries."""
+    both, truth, found = counts.astype(float)
+    with np.errstate(invalid="ignore"):
+        iou = both / (truth + found - both)
+    return {"mean_iou": _mean(iou), "reach": BOUNDARY, "iou": _by_name(iou, names)}
 
 
 @dataclass(frozen=True)
@@ -60,8 +166,12 @@ class Scores:
             "pixel_accuracy": self.pixel_accuracy,
             "mean_accuracy": self.mean_accuracy,
             "frequency_weighted_iou": self.frequency_weighted_iou,
-            "iou": {name: float(x) if np.isfinite(x) else None for name, x in zip(names, self.iou)},
+            "iou": _by_name(self.iou, names),
         }
+
+
+def _by_name(values: np.ndarray, names: Sequence[str]) -> dict[str, float | None]:
+    return {name: float(x) if np.isfinite(x) else None for name, x in zip(names, values)}
 
 
 def _mean(values: np.ndarray) -> float:

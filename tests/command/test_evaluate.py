@@ -1,18 +1,35 @@
 import json
+import shutil
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from running import atrous as atrous_
 
+import atrous
 from atrous.__main__ import main
 from atrous.command.evaluate import evaluate
+from atrous.model.network import Network
 from atrous.override import CONF
 from atrous.trial import open_trial
 
 
+def trial_of(folder, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return open_trial(compose("evaluate", [f"run='{folder}'", *overrides]))
+
+
 def evaluated(folder, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return evaluate(compose("evaluate", [f"run='{folder}'", "workers=1", *overrides]))
+        found = evaluate(compose("evaluate", [f"run='{folder}'", "workers=1", *overrides]))
+    assert found is not None
+    return found
+
+
+def kept(folder, name="val"):
+    return json.loads((folder / "evaluate" / name / "result.json").read_text())
 
 
 def test_the_scores_are_those_of_the_runs_own_test(copy):
@@ -23,8 +40,10 @@ def test_the_scores_are_those_of_the_runs_own_test(copy):
     assert found["confusion"] == own["confusion"]
     assert found["scores_crf"]["mean_iou"] == pytest.approx(own["scores_crf"]["mean_iou"], abs=1e-3)
     assert found["protocol"]["crf"] == own["protocol"]["crf"]
-    assert json.loads((copy / "evaluate" / "val-crf-10-20-10-3-1.json").read_text()) == found
-    assert (copy / "evaluate" / "val.json").exists()
+    assert kept(copy, "val-crf-10-20-10-3-1") == found
+    names = [path.name for path in (copy / "evaluate" / "val-crf-10-20-10-3-1").iterdir()]
+    assert set(names) == {"result.json", "confusion.png", "confusion_crf.png", "trimap.png"}
+    assert kept(copy)["confusion"] == own["confusion"]
 
 
 def test_another_crf_needs_no_network(copy):
@@ -38,8 +57,86 @@ def test_another_crf_needs_no_network(copy):
 
 def test_all_cores_give_what_one_gives(copy):
     one = evaluated(copy, "crf=v2")
-    next(copy.glob("probs/*/refined.jsonl")).unlink()
+    next(copy.glob("trial/*/counts.jsonl")).unlink()
     assert evaluated(copy, "crf=v2", "workers=2") == one
+
+
+def test_every_score_follows_from_the_predictions_of_the_network(copy):
+    """By another path: the pictures one by one, counted with NumPy alone."""
+    found, segmenter = evaluated(copy), atrous.load(copy)
+    samples = trial_of(copy).probs.split
+    labels = [sample.label for sample in samples]
+    predictions = [segmenter.segment(sample.image) for sample in samples]
+    bands = [cv2.dilate((label == 255).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0 for label in labels]
+    ious: list[float] = []
+    banded: list[float] = []
+    for c in range(8):
+        for result, where in ((ious, [np.ones(y.shape, bool) for y in labels]), (banded, bands)):
+            both = sum(((p == c) & (y == c) & w).sum() for p, y, w in zip(predictions, labels, where))
+            any_ = sum((((p == c) | (y == c)) & (y != 255) & w).sum() for p, y, w in zip(predictions, labels, where))
+            result.append(both / any_ if any_ else np.nan)
+    assert found["scores"]["mean_iou"] == pytest.approx(np.nanmean(ious))
+    assert found["trimap"]["mean_iou"][2] == pytest.approx(np.nanmean(banded))
+    assert found["trimap"]["mean_iou"][2] != found["scores"]["mean_iou"]
+
+
+def test_what_was_finished_is_not_done_again(copy, monkeypatch):
+    unbroken, seen = evaluated(copy), []
+    path = next(copy.glob("trial/*/counts.jsonl"))
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:7])[:-20])  # killed in the seventh
+    forward = Network.forward
+
+    def watched(self, image):
+        seen.append(image.shape)
+        return forward(self, image)
+
+    monkeypatch.setattr(Network, "forward", watched)
+    assert evaluated(copy) == unbroken
+    assert len(seen) == 10 - 6
+
+
+def test_three_processes_give_what_one_gives(copy):
+    """Ten pictures do not divide by three; none is counted twice."""
+    whole = shutil.copytree(copy, copy.parent / "whole")
+    for folder, devices in ((whole, 1), (copy, 3)):
+        done = atrous_("evaluate", f"run={folder}", "crf=v1", f"devices={devices}", env={"CUDA_VISIBLE_DEVICES": ""})
+        assert done.returncode == 0, done.stderr
+    one, three = (kept(folder, "val-crf-5-50-10-3-3") for folder in (whole, copy))
+    assert three == one
+    counts = [path.read_text().count("\n") for path in sorted(copy.glob("trial/*/counts*.jsonl"))]
+    assert counts == [8, 6, 6]  # before and after the CRF
+
+
+# ---- other looks ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("look", ["tta.fuse=max", "slide.crop=64", "slide.crop=[33,41]"])
+def test_a_look_that_is_the_plain_one_gives_the_plain_scores(copy, look):
+    assert evaluated(copy, look)["confusion"] == evaluated(copy)["confusion"]
+
+
+@pytest.mark.parametrize(
+    ("look", "folder"),
+    [
+        (["tta.scales=[0.5,1]", "tta.flip=true"], "val-tta-0.5,1-flip-mean"),
+        (["slide.crop=24"], "val-slide-24x24-16x16"),
+    ],
+)
+def test_another_look_is_another_score_and_another_folder(copy, look, folder):
+    plain, found = evaluated(copy), evaluated(copy, *look)
+    assert found["confusion"] != plain["confusion"]
+    assert kept(copy, folder) == found
+    assert kept(copy)["confusion"] == plain["confusion"]
+    told = found["protocol"]
+    assert (told["scales"], told["flip"], told["slide"]) != ([1.0], False, None)
+    assert len(list(copy.glob("trial/*"))) == 2
+
+
+# ---- what can be scored ---------------------------------------------------------------------------------------------
+def test_a_checkpoint_and_an_exported_file_have_the_scores_of_their_run(copy):
+    run = evaluated(copy)
+    assert evaluated(copy / "checkpoint" / "last.ckpt")["confusion"] == run["confusion"]
+    assert main(["export", f"run={copy}", "format=safetensors", f"out={copy / 'net.safetensors'}"]) == 0
+    assert evaluated(copy / "net.safetensors")["confusion"] == run["confusion"]
+    assert (copy / "net" / "evaluate" / "val" / "result.json").exists()
 
 
 def test_other_weights_never_meet_the_probabilities_of_these(copy):
@@ -67,7 +164,7 @@ def test_a_network_that_gives_no_numbers_is_told_with_the_picture(copy, capsys):
 
 
 def test_the_pictures_on_which_the_crf_was_chosen_can_be_left_out(copy, capsys):
-    names = [open_trial(str(copy)).probs.name(index) for index in (1, 4, 5)]
+    names = [trial_of(copy).name(index) for index in (1, 4, 5)]
     own = (CONF / "crf" / "v1.yaml").read_text() + f"chosen_on: {json.dumps([*names, 'elsewhere'])}\n"
     (copy / "crf.yaml").write_text(own)
     words = ["evaluate", f"run={copy}", f"crf={copy / 'crf.yaml'}", "workers=1"]
@@ -76,11 +173,12 @@ def test_the_pictures_on_which_the_crf_was_chosen_can_be_left_out(copy, capsys):
     assert main([*words, "leave_out=true"]) == 0
     assert "chosen on" not in capsys.readouterr().out
     flattered, fair = (
-        json.loads((copy / "evaluate" / f"val-crf-5-50-10-3-3{end}.json").read_text()) for end in ("", "-held_out")
+        json.loads((copy / "evaluate" / f"val-crf-5-50-10-3-3{end}" / "result.json").read_text())
+        for end in ("", "-held_out")
     )
     assert (flattered["protocol"]["pictures"], flattered["protocol"]["crf_chosen_on"]) == (10, 3)
     assert (fair["protocol"]["pictures"], fair["protocol"]["left_out"], fair["protocol"]["crf_chosen_on"]) == (7, 3, 0)
-    labelled = sum((open_trial(str(copy)).probs.split[i].label != 255).sum() for i in (0, 2, 3, 6, 7, 8, 9))
+    labelled = sum((trial_of(copy).probs.split[i].label != 255).sum() for i in (0, 2, 3, 6, 7, 8, 9))
     assert sum(map(sum, fair["confusion_crf"])) == sum(map(sum, fair["confusion"])) == labelled
 
 
@@ -95,7 +193,11 @@ def test_the_pictures_on_which_the_crf_was_chosen_can_be_left_out(copy, capsys):
         (["run={run}", "crf=v1", "leave_out=true"], "no CRF tells"),
         (["run={run}", "split=test"], "train, val"),
         (["run={run}", "data=voc"], "8 classes, the dataset has 21"),
-        (["run={run}", "out=/proc/none/x.json"], "`out=/proc/none`"),
+        (["run={run}", "out=/proc/none/x"], "`out=/proc/none/x"),
+        (["run={run}", "devices=0"], "`devices`"),
+        (["run={run}", "tta.scales=[]"], "`tta.scales`"),
+        (["run={run}", "slide.stride=9"], "`slide.crop`"),
+        (["run={run}", "like=voc"], "leave it out"),
     ],
 )
 def test_a_slip_is_told_in_a_line(trained, words, says, capsys):

@@ -39,7 +39,8 @@ def table(folder):
 def test_every_setting_has_the_score_that_the_crf_gives_it(copy):
     found = table(tuned(copy, "pictures=4", "search.rounds=1"))
     assert set(found) == {(*point, 3, 1) for point in itertools.product((2, 6), (5, 15), (5, 15))}
-    probs = open_trial(str(copy)).probs
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        probs = open_trial(compose("tune", [f"run='{copy}'"])).probs
     used = [index for index in range(10) if probs.path(index).exists()]
     assert len(used) == 4
     for (w1, alpha, beta, w2, gamma), miou in found.items():
@@ -60,7 +61,8 @@ def test_it_leaves_a_crf_that_a_run_takes_and_says_on_what_it_was_chosen(copy, c
     assert best[0] == (node["w1"], node["sigma_alpha"], node["sigma_beta"], node["w2"], node["sigma_gamma"])
     crf: Any = build_crf(node)
     assert crf.normalization == "after"
-    probs = open_trial(str(copy)).probs
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        probs = open_trial(compose("tune", [f"run='{copy}'"])).probs
     assert node["chosen_on"] == [probs.name(index) for index in range(10) if probs.path(index).exists()]
 
     again = copy.parent / "again"
@@ -98,14 +100,14 @@ def test_killed_at_any_moment_it_goes_on_and_ends_as_if_it_had_not_been(copy):
     while lines < 25:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.02)
-        lines = sum(path.read_text().count("\n") for path in copy.glob("probs/*/refined.jsonl"))
+        lines = sum(path.read_text().count("\n") for path in copy.glob("trial/*/counts.jsonl"))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (copy / "tune").joinpath("v2", "crf.yaml").exists()
-    done = next(copy.glob("probs/*/refined.jsonl")).read_text().splitlines()
+    done = next(copy.glob("trial/*/counts.jsonl")).read_text().splitlines()
 
     assert atrous("tune", f"run={copy}", *words).returncode == 0
-    journal = next(copy.glob("probs/*/refined.jsonl")).read_text().splitlines()
+    journal = next(copy.glob("trial/*/counts.jsonl")).read_text().splitlines()
     assert journal[: len(done) - 1] == done[:-1]
     assert table(copy / "tune" / "v2") == table(whole / "tune" / "v2")
 

@@ -290,7 +290,7 @@ def test_a_crf_on_top_of_a_crf_is_refused(tmp_path, name):
 
 def test_it_is_evaluated_as_it_is(unbroken, capsys):
     assert main(["evaluate", f"run={unbroken}"]) == 0
-    evaluated, own = (json.loads((unbroken / name).read_text()) for name in ("evaluate/val.json", "result.json"))
+    evaluated, own = (json.loads((unbroken / name).read_text()) for name in ("evaluate/val/result.json", "result.json"))
     assert evaluated["confusion"] == own["confusion"]
     for words in (["evaluate", "crf=v1"], ["tune"]):
         assert main([*words, f"run={unbroken}"]) == 2

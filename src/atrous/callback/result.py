@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -21,6 +22,7 @@ from atrous.disk import write_whole
 from atrous.logger import read_metrics
 from atrous.metric import Scores
 from atrous.table import text
+from atrous.view import View
 
 SCHEMA = 1
 log = logging.getLogger("atrous")
@@ -100,18 +102,24 @@ class Result(L.Callback):
 
 
 def protocol(
-    name: str, split: Any, indices: Sequence[int], crf: Mapping[str, Any] | None, precision: str
+    name: str,
+    split: Any,
+    indices: Sequence[int],
+    crf: Mapping[str, Any] | None,
+    precision: str,
+    view: View = View(),  # noqa: B008
 ) -> dict[str, Any]:
     """How these pictures of a split were scored; on those on which its CRF was chosen, that flatters."""
     told = set((crf or {}).get("chosen_on") or ())
+    names = [name_of(split, index) for index in indices]
     return {
         "split": name,
         "pictures": len(indices),
+        "list": hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:12],
         "size": "native",
-        "scales": [1.0],
-        "flip": False,
+        **view.told,
         "crf": None if crf is None else {key: value for key, value in crf.items() if key != "chosen_on"},
-        "crf_chosen_on": sum(name_of(split, index) in told for index in indices) if told else 0,
+        "crf_chosen_on": sum(name in told for name in names),
         "ignore": IGNORE,
         "precision": precision,
     }
@@ -164,27 +172,36 @@ def warn_of_choice(protocol: dict[str, Any]) -> None:
         )
 
 
-def class_table(plain: dict[str, Any], refined: dict[str, Any] | None) -> str:
-    """The IoU of each class and their mean, in %, before and after the CRF."""
+def class_table(
+    plain: Mapping[str, Any], refined: Mapping[str, Any] | None, boundaries: Sequence[Mapping[str, Any] | None] = ()
+) -> str:
+    """The IoU of each class and their mean, in %, before and after the CRF; and those of their boundaries."""
     from rich.table import Table
 
     table = Table()
     table.add_column("class")
-    for heading in ["network"] + (["with the CRF", "gain"] if refined else []):
+    known = [scores for scores in boundaries if scores]
+    headings = ["network"] + (["with the CRF", "gain"] if refined else [])
+    headings += ["boundary", "… with the CRF"][: len(known)]
+    for heading in headings:
         table.add_column(heading, justify="right")
     for name, iou in plain["iou"].items():
-        table.add_row(name, *_cells(iou, refined["iou"][name] if refined else None, bool(refined)))
+        cells = _cells(iou, refined["iou"][name] if refined else None, bool(refined))
+        table.add_row(name, *cells, *(_percent(scores["iou"][name]) for scores in known))
     table.add_section()
     title = f"mean over {plain['counted']} of {len(plain['iou'])}"
-    mean = refined["mean_iou"] if refined else None
-    table.add_row(title, *_cells(plain["mean_iou"], mean, bool(refined)), style="bold")
+    cells = _cells(plain["mean_iou"], refined["mean_iou"] if refined else None, bool(refined))
+    table.add_row(title, *cells, *(_percent(scores["mean_iou"]) for scores in known), style="bold")
     return text(table).rstrip()
 
 
 def _cells(plain: float | None, refined: float | None, has_crf: bool) -> list[str]:
-    cells = ["absent" if plain is None else f"{100 * plain:.2f}"]
+    cells = [_percent(plain)]
     if has_crf:
         known = plain is not None and refined is not None
-        cells += ["absent" if refined is None else f"{100 * refined:.2f}"]
-        cells += [f"{100 * (refined - plain):+.2f}" if known else ""]  # type: ignore[operator]
+        cells += [_percent(refined), f"{100 * (refined - plain):+.2f}" if known else ""]  # type: ignore[operator]
     return cells
+
+
+def _percent(share: float | None) -> str:
+    return "absent" if share is None else f"{100 * share:.2f}"

@@ -4,51 +4,48 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from atrous.bar import bar
-from atrous.build import build_crf, plain
+from atrous import chart
+from atrous.build import plain
 from atrous.callback.result import class_table, protocol, warn_of_choice
-from atrous.crf import DenseCRF
+from atrous.data.parallel import cores
 from atrous.disk import make_folder, write_whole
-from atrous.metric import Scores, confusion
-from atrous.trial import Refined, Trial, open_trial
+from atrous.metric import Counts
+from atrous.table import text
+from atrous.trial import Trial, open_trial
 
 log = logging.getLogger("atrous")
 
 
-def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """Writes and shows what a run's result.json holds of its scores."""
-    node: dict[str, Any] | None = plain(cfg.crf)
-    crf: Any = build_crf(node)
-    trial = open_trial(cfg.run, cfg.split, plain(cfg.data), cfg.root, cfg.trust)
-    if crf is not None:
-        trial.check_crf()
+def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
+    """Writes and shows what a run's result.json holds of its scores, and more; gives it in the first process."""
+    team = Team(cfg.devices)
+    trial = open_trial(cfg, team.device, team.rank)
+    node: Any = plain(cfg.crf)
     indices = scored(trial, node or {}, cfg.leave_out)
-    before, after = matrices(trial, crf, indices, cfg.workers)
-    names = trial.labels.names
-    result = {
-        "scores": Scores.of(before).as_dict(names),
-        "scores_crf": None if after is None else Scores.of(after).as_dict(names),
-        "confusion": before.tolist(),
-        "confusion_crf": None if after is None else after.tolist(),
-        "protocol": protocol(trial.split, trial.probs.split, indices, node, trial.precision)
-        | {"left_out": len(trial.probs.split) - len(indices)},
+    mine = indices[team.rank :: team.world]
+    workers = max(1, cores() // team.world) if cfg.workers is None and team.world > 1 else cfg.workers
+    trial.count(mine, workers, quiet=team.rank > 0)
+    before = team.sum(trial.tally.total(None, mine))
+    after = None if node is None else team.sum(trial.tally.total(trial.trained.crf, mine))
+    if team.rank:
+        return None
+
+    result = describe(trial, before, after) | {
+        "protocol": {"dataset": trial.dataset["_target_"]}
+        | protocol(trial.split, trial.probs.split, indices, node, trial.trained.precision, trial.trained.view)
+        | {"left_out": len(trial.probs.split) - len(indices), "weights": str(trial.trained.weights)},
     }
-    usual = trial.home / "evaluate" / f"{file_name(trial, crf, cfg.leave_out)}.json"
-    out = (usual if cfg.out is None else Path(cfg.out)).expanduser()
-    make_folder(out.parent, "out")
-    write_whole(out, json.dumps(result, indent=2).encode())
-    log.info(f"\n{cfg.run}: IoU in % on {len(indices)} pictures of {trial.split}")
-    log.info(class_table(result["scores"], result["scores_crf"]))
-    warn_of_choice(result["protocol"])
-    log.info(f"\n{out}")
+    usual = trial.trained.home / "evaluate" / f"{trial.folder_name}{'-held_out' if cfg.leave_out else ''}"
+    folder = make_folder((usual if cfg.out is None else Path(cfg.out)).expanduser(), "out")
+    write(folder, result, trial, published=is_published(trial) if cfg.published is None else cfg.published)
+    tell(result, folder, f"{cfg.run}: % on {len(indices)} pictures of {trial.split}")
     return result
 
 
@@ -60,39 +57,101 @@ def scored(trial: Trial, node: Mapping[str, Any], leave_out: bool) -> list[int]:
     told = set(node.get("chosen_on") or ())
     if not told:
         raise ValueError("`leave_out=true`, but no CRF tells on what it was chosen: crf=<the crf.yaml of atrous tune>")
-    others = [index for index in indices if trial.probs.name(index) not in told]
+    others = [index for index in indices if trial.name(index) not in told]
     if not others:
         raise ValueError(f"the CRF was chosen on all pictures of {trial.split}: split=… scores others")
     return others
 
 
-def matrices(
-    trial: Trial, crf: DenseCRF | None, indices: Sequence[int], workers: int | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The confusion matrix before and after the CRF."""
-    with bar(f"the network on {len(indices)} pictures") as report:
-        if crf is None:
-            return alone(trial, indices, report), None
-        trial.probs.fill(indices, trial.network, report)
-    refined = Refined(trial.probs)
-    with bar(f"the CRF on {len(indices)} pictures") as report:
-        refined.count([None, crf], indices, report, workers)
-    return refined.total(None, indices), refined.total(crf, indices)
+class Team:
+    """The processes that share the pictures, this one among them."""
+
+    def __init__(self, devices: int | str):
+        self.rank, self.world = 0, 1
+        self.device: str | None = None
+        if devices == 1:
+            return
+        import lightning as L
+
+        if devices != "auto" and (not isinstance(devices, int) or devices < 1):
+            raise ValueError(f"`devices` must be a number of GPUs or processes, or auto (got {devices})")
+        several = devices != "auto" and int(devices) > 1
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        if accelerator == "cuda" and several and int(devices) > torch.cuda.device_count():
+            raise ValueError(f"`devices={devices}`, but there are {torch.cuda.device_count()} GPUs here: devices=auto")
+        self.fabric = L.Fabric(accelerator=accelerator, strategy="ddp", devices=devices)
+        self.fabric.launch()
+        self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
+        self.device = str(self.fabric.device)
+
+    def sum(self, counts: Counts) -> Counts:
+        """Over all processes."""
+        if self.world == 1:
+            return counts
+        arrays = [torch.from_numpy(array).to(self.fabric.device) for array in counts.arrays()]
+        for array in arrays:
+            torch.distributed.all_reduce(array)  # integers: exact in any order
+        return Counts(*(array.cpu().numpy() for array in arrays))
 
 
-def alone(trial: Trial, indices: Sequence[int], report: Any) -> np.ndarray:
-    """Without a CRF nothing is kept."""
-    total = torch.zeros(len(trial.labels), len(trial.labels), dtype=torch.int64)
-    for done, index in enumerate(indices):
-        report(done, len(indices))
-        sample = trial.probs.split[index]
-        prediction = trial.network(sample.image).max(0).indices.cpu()
-        total += confusion(prediction, torch.from_numpy(np.ascontiguousarray(sample.label)), len(trial.labels))
-    return total.numpy()
+# ---- what is left behind --------------------------------------------------------------------------------------------
+def describe(trial: Trial, before: Counts, after: Counts | None) -> dict[str, Any]:
+    """{"scores": …, "scores_crf": …, …}"""
+    names = trial.labels.names
+    plain, refined = before.as_dict(names), None if after is None else after.as_dict(names)
+    both = {key: {key: plain[key], f"{key}_crf": refined and refined[key]} for key in plain}
+    return {key: value for pair in both.values() for key, value in pair.items()}
 
 
-def file_name(trial: Trial, crf: DenseCRF | None, leave_out: bool) -> str:
-    """Another CRF, another file."""
-    values = () if crf is None else (crf.w1, crf.sigma_alpha, crf.sigma_beta, crf.w2, crf.sigma_gamma)
-    told = "".join(f"-{value:g}" for value in values)
-    return f"{trial.split}{'-crf' if crf else ''}{told}{'-held_out' if leave_out else ''}"
+def is_published(trial: Trial) -> bool:
+    return trial.dataset["_target_"] == "atrous.data.voc.VOC" and trial.split == "val"
+
+
+def write(folder: Path, result: Mapping[str, Any], trial: Trial, published: bool) -> None:
+    import numpy as np
+
+    for end in ("", "_crf") if result["scores_crf"] else ("",):
+        chart.confusion(np.array(result[f"confusion{end}"]), trial.labels.names, folder / f"confusion{end}.png")
+    if result["trimap"]:
+        curves = {"network": result["trimap"], "with the CRF": result["trimap_crf"]}
+        known = {name: curve for name, curve in curves.items() if curve}
+        chart.trimaps(known, folder / "trimap.png", f"near the borders: {trial.split}", published)
+    write_whole(folder / "result.json", json.dumps(result, indent=2).encode())  # the last: all of it is there
+
+
+def tell(result: Mapping[str, Any], folder: Path, title: str) -> None:
+    log.info(f"\n{title}\n\nIoU")
+    log.info(class_table(result["scores"], result["scores_crf"], (result["boundary"], result["boundary_crf"])))
+    log.info(f"\n{summary(result)}")
+    warn_of_choice(result["protocol"])
+    if result["trimap"] is None:
+        log.info("no pixel is void in these labels, so there are no trimaps")
+    trimap = "     trimap.png  scores near the borders" if result["trimap"] else ""
+    log.info(
+        f"\n{folder}/\n  result.json  all scores and their protocol     confusion.png  what was taken for what{trimap}"
+    )
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """What a table of classes does not hold, in %, before and after the CRF."""
+    from rich.table import Table
+
+    def values(end: str) -> dict[str, float]:
+        scores, trimap = result[f"scores{end}"], result[f"trimap{end}"]
+        told = {
+            "pixel accuracy": scores["pixel_accuracy"],
+            "mean accuracy": scores["mean_accuracy"],
+            "frequency-weighted IoU": scores["frequency_weighted_iou"],
+        }
+        return told | {
+            f"mean IoU in a trimap of {w} px": trimap["mean_iou"][w - 1] for w in ((1, 5, 10, 40) if trimap else ())
+        }
+
+    table = Table()
+    table.add_column("")
+    columns = {"network": values("")} | ({"with the CRF": values("_crf")} if result["scores_crf"] else {})
+    for name in columns:
+        table.add_column(name, justify="right")
+    for name in columns["network"]:
+        table.add_row(name, *(f"{100 * column[name]:.2f}" for column in columns.values()))
+    return text(table).rstrip()

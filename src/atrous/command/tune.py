@@ -17,7 +17,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from atrous.bar import bar
-from atrous.build import plain
 from atrous.chart import heat_maps
 from atrous.crf import DenseCRF
 from atrous.disk import make_folder, write_whole
@@ -25,7 +24,9 @@ from atrous.metric import Scores
 from atrous.override import chosen
 from atrous.search import Grid, Point
 from atrous.table import text
-from atrous.trial import Refined, Trial, open_trial
+from atrous.tally import Tally
+from atrous.trained import check_crf
+from atrous.trial import Trial, open_trial
 
 log = logging.getLogger("atrous")
 
@@ -52,39 +53,45 @@ class Found(NamedTuple):
 
 def tune(cfg: DictConfig) -> Path:
     """Writes crf.yaml, search.csv and search.png; gives the folder."""
+    if cfg.crf is not None:
+        raise ValueError("`crf` is what is looked for: search=… says where, crf=… belongs to atrous evaluate")
     grid: Grid = instantiate(cfg.search, _convert_="all")
     crfs = [crf_of(point, cfg) for point in grid.coarse()]  # what can't be is told before any work
-    trial = open_trial(cfg.run, cfg.split, plain(cfg.data), cfg.root, cfg.trust)
-    trial.check_crf()
+    trial = open_trial(cfg)
+    check_crf(trial.trained.segmenter.about)
     indices = drawn(len(trial.probs.split), cfg.pictures, cfg.seed)
-    folder = Path(trial.home / "tune" / chosen("search") if cfg.out is None else cfg.out).expanduser()
+    folder = Path(trial.trained.home / "tune" / chosen("search") if cfg.out is None else cfg.out).expanduser()
     make_folder(folder, "out")
     log.info(
         f"{len(indices)} of the {len(trial.probs.split):,} pictures of {trial.split}, drawn with seed {cfg.seed}; "
-        f"{len(crfs)} settings, then {grid.rounds - 1} finer rounds; all that is found is kept in {trial.probs.folder}"
+        f"{len(crfs)} settings, then {grid.rounds - 1} finer rounds; all that is found is kept in {trial.tally.folder}"
     )
     with bar(f"the network on {len(indices)} pictures") as report:
-        trial.probs.fill(indices, trial.network, report)
-    found = search(grid, Refined(trial.probs), indices, cfg)
+        trial.probs.fill(indices, trial.trained.probs, report)
+    found = search(grid, trial.tally, indices, cfg)
     write(folder, found, trial, indices, cfg)
     tell(folder, found, grid)
     return folder
 
 
-def search(grid: Grid, refined: Refined, indices: Sequence[int], cfg: DictConfig) -> Found:
+def search(grid: Grid, tally: Tally, indices: Sequence[int], cfg: DictConfig) -> Found:
     with bar("scores before the CRF") as report:
-        refined.count([None], indices, report, cfg.workers)
-    found = Found(Scores.of(refined.total(None, indices)).mean_iou, [])
+        tally.refine([None], indices, report, cfg.workers, detail=False)
+    found = Found(mean_iou(tally, None, indices), [])
     points = grid.coarse()
     for number in range(1, grid.rounds + 1):
         crfs = {point: crf_of(point, cfg) for point in points}
         with bar(f"round {number} of {grid.rounds}, {len(points)} settings") as report:
-            refined.count(list(crfs.values()), indices, report, cfg.workers)
-        found.rounds.append({p: Scores.of(refined.total(crf, indices)).mean_iou for p, crf in crfs.items()})
+            tally.refine(list(crfs.values()), indices, report, cfg.workers, detail=False)
+        found.rounds.append({p: mean_iou(tally, crf, indices) for p, crf in crfs.items()})
         told = ", ".join(f"{name} {value:g}" for name, value in found.best._asdict().items())
         log.info(f"round {number}: mean IoU {100 * max(found.rounds[-1].values()):.2f}; best so far {told}")
         points = grid.finer(found.best, number)
     return found
+
+
+def mean_iou(tally: Tally, crf: DenseCRF | None, indices: Sequence[int]) -> float:
+    return Scores.of(np.sum([tally.confusion(crf, index) for index in indices], axis=0)).mean_iou
 
 
 def crf_of(point: Point, cfg: DictConfig) -> DenseCRF:
@@ -109,7 +116,7 @@ def write(folder: Path, found: Found, trial: Trial, indices: Sequence[int], cfg:
     lines.writerow([*Point._fields, "miou"])
     lines.writerows([*point, f"{score:.6f}"] for point, score in found.ranked)
     write_whole(folder / "search.csv", table.getvalue().encode())
-    names = [trial.probs.name(index) for index in indices]
+    names = [trial.name(index) for index in indices]
     write_whole(folder / "crf.yaml", choice(found, where, names, cfg).encode())
 
 

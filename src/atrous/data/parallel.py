@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
@@ -38,6 +40,22 @@ def spread(
         yield from results
     finally:
         results._shutdown_workers()  # at once; left to the garbage collector after an error, it waits for 10 s
+
+
+def ahead(items: Sequence[Result], indices: Sequence[int], threads: int = 2) -> Iterator[Result]:
+    """items[index] of each, in order, the next ones read while the caller works on one: decoders let others compute."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for index in indices:
+                waiting.append(pool.submit(items.__getitem__, index))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 class _Work(Dataset):
