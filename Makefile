@@ -16,6 +16,9 @@ SEARCH        ?=
 IMAGE         ?=#          what `make crf` refines, with one of
 LABEL         ?=
 PROBS         ?=
+IMAGES        ?=#          what `make predict` looks at: a picture, a video, a folder, or a quoted pattern
+OUT           ?=
+CHECK         ?=#          an archive for `make submit` to check
 ARGS          ?=#          any further Hydra overrides: ARGS="trainer=ddp trainer.devices=8"
 
 VENV      := .venv
@@ -26,7 +29,7 @@ INSTALLED := $(VENV)/.installed
 # An empty value lets Python cache its byte code: without it `import lightning` takes 11 s instead of 4.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup train evaluate tune-crf crf prepare check-data browse test test-all check format lock clean
+.PHONY: help setup train evaluate tune-crf crf submit prepare check-data browse test test-all check format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +50,10 @@ tune-crf: $(INSTALLED) ## the papers' search for the CRF's parameters: RUN=runs/
 crf: $(INSTALLED) ## any label map refined by the CRF: IMAGE=a.jpg LABEL=a.png or PROBS=a.npy [CRF=v1 ARGS="steps=true"]
 	@$(BIN)/atrous refine $(if $(IMAGE),'image=$(IMAGE)') $(if $(LABEL),'label=$(LABEL)') \
 	  $(if $(PROBS),'probs=$(PROBS)') $(if $(CRF),'crf=$(CRF)') $(ARGS)
+
+submit: $(INSTALLED) ## what VOC's and Cityscapes' servers take: RUN=runs/… [ROOT= CRF= ARGS="split=val"], or CHECK=a.tgz DATASET=voc
+	@$(BIN)/atrous submit $(if $(RUN),'run=$(RUN)') $(if $(CHECK),'check=$(CHECK)') $(if $(CRF),'crf=$(CRF)') \
+	  $(if $(filter voc cityscapes,$(DATASET)),data=$(DATASET)) $(if $(ROOT),'root=$(ROOT)') $(ARGS)
 
 prepare: $(INSTALLED) ## a dataset from its archives: DATASET=voc [ROOT= ARGS="archives=~/Downloads download=true"]
 	@$(BIN)/atrous prepare data=$(DATASET) $(if $(ROOT),root=$(ROOT)) $(ARGS)

@@ -29,6 +29,7 @@ VERBS = {
         "a trained network as one file: safetensors, ONNX, torch.export",
     ),
     "refine": ("atrous.command.refine:refine", "refine", "a label map or probabilities from anywhere, by the CRF"),
+    "submit": ("atrous.command.submit:submit", "submit", "predictions as a benchmark's server takes them, and checked"),
     "browse": ("atrous.command.browse:browse", "browse", "pictures as the network will see them: a sheet and a page"),
     "prepare": ("atrous.command.prepare:prepare", "prepare", "a dataset: from its archives to the folder to train on"),
     "check-data": (

@@ -10,6 +10,7 @@ import numpy as np
 from atrous.batch import IGNORE, LabelSpace
 from atrous.data.files import Files, Pair, Published, Reader, Values, read_image, read_label
 from atrous.data.prepare import Step, Unpack
+from atrous.data.submission import Form
 
 # {id in the label files: (name, colour)}, in the order of the classes.
 CLASSES = {
@@ -49,6 +50,12 @@ class Cityscapes(Files):
         "www.cityscapes-dataset.com gives it to those who log in: leftImg8bit_trainvaltest.zip (11 GB) and\n"
         "gtFine_trainvaltest.zip (241 MB)"
     )
+    elsewhere = {
+        "test": (
+            "leftImg8bit_trainvaltest.zip holds the test pictures too:\n"
+            "`make prepare DATASET=cityscapes ARGS=again=true` unpacks them from it"
+        )
+    }
     published = {"train": Published(2975), "val": Published(500), "train_extra": Published(19998)}
 
     def __init__(
@@ -71,12 +78,28 @@ class Cityscapes(Files):
         kind = "gtCoarse" if name == "train_extra" else "gtFine"
         pictures = self.root / "leftImg8bit" / name
         if not pictures.is_dir():
+            if name in self.elsewhere and pictures.parent.is_dir():
+                raise FileNotFoundError(f"there is no {pictures.absolute()}.\n{self.elsewhere[name]}")
             raise self.absent(f"folder leftImg8bit/{name}")
         return [
             Pair(frame, path, self.root / kind / name / path.parent.name / f"{frame}_{kind}_labelIds.png")
             for path in sorted(pictures.glob("*/*_leftImg8bit.png"))
             for frame in [path.name.removesuffix("_leftImg8bit.png")]
         ]
+
+    def form(self, split: str, competition: int) -> Form:
+        """As cityscapesScripts finds and reads it: <city>_<sequence>_<frame>*.png, of label ids."""
+        return Form(
+            server="Cityscapes' evaluation server",
+            url="www.cityscapes-dataset.com/submit",
+            archive=".zip",
+            folder=None,
+            ending="_pred_labelIds.png",
+            pattern=r"([^_]+_\d{6}_\d{6}).*\.png",
+            values=tuple(CLASSES),
+            names=self.labels.names,
+            pictures={"test": 1525},
+        )
 
     def values(self) -> Values:
         classes = {id_: index for index, id_ in enumerate(CLASSES)}
@@ -96,12 +119,12 @@ class Cityscapes(Files):
             f"                    {self.root}/gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png"
         )
 
-        def archive(name: str, *gives: str) -> Unpack:
-            kept = tuple(f"{path}/" for path in gives)
+        def archive(name: str, *gives: str, also: tuple[str, ...] = ()) -> Unpack:
+            kept = tuple(f"{path}/" for path in (*gives, *also))
             return Unpack(name.removesuffix(".zip"), self.root, (name,), login, keep=kept, gives=gives)
 
         steps: list[Step] = [
-            archive("leftImg8bit_trainvaltest.zip", "leftImg8bit/train", "leftImg8bit/val"),
+            archive("leftImg8bit_trainvaltest.zip", "leftImg8bit/train", "leftImg8bit/val", also=("leftImg8bit/test",)),
             archive("gtFine_trainvaltest.zip", "gtFine/train", "gtFine/val"),
         ]
         if "train_extra" in self.train:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, NamedTuple, overload
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, overload
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,9 @@ from PIL import Image
 from atrous.batch import IGNORE, LabelSpace, Sample, colour_table
 from atrous.data.cache import Decoded, stored_size
 from atrous.data.prepare import Step
+
+if TYPE_CHECKING:
+    from atrous.data.submission import Form
 
 Reader = Callable[[Path], np.ndarray]
 
@@ -45,6 +48,7 @@ class Files(ABC):
 
     name: ClassVar[str]
     source: ClassVar[str]  # where the data come from, for whom they are missing
+    elsewhere: ClassVar[Mapping[str, str]] = {}  # {list: where its pictures come from, if not from there}
     published: ClassVar[Mapping[str, Published]] = {}
     labels: LabelSpace
     shrink = 1  # how many times a picture is smaller than its file says
@@ -88,6 +92,21 @@ class Files(ABC):
         self._complain_of_missing([pair.label for pair in pairs.pairs], name)
         return pairs if self.cache is None else Decoded(pairs, self.cache / self.name, self.meaning())
 
+    def unlabelled(self, name: str) -> Pairs:
+        """The pictures of `name`, all of which are looked for; their labels may be missing, as those of a test set."""
+        pairs = self.pairs(name)
+        if not pairs.pairs:
+            raise ValueError(f"the list {name} of {self.name} at {self.root.absolute()} names no picture")
+        self._complain_of_missing([pair.image for pair in pairs.pairs], name)
+        return pairs
+
+    def form(self, split: str, competition: int) -> Form:
+        """How the dataset's server wants the predictions of `split`; `competition` is one of VOC's."""
+        raise ValueError(
+            f"{self.name} has no server that takes predictions: data=voc and data=cityscapes have one. Scores on data "
+            "with labels are what `atrous evaluate` gives"
+        )
+
     def absent(self, what: str) -> FileNotFoundError:
         """The message for whom the dataset is not there at all; `what` was looked for."""
         return FileNotFoundError(
@@ -101,7 +120,7 @@ class Files(ABC):
         if gone:
             raise FileNotFoundError(
                 f"{len(gone)} of the {len(paths)} files that the list {name} asks for in {gone[0].parent.absolute()} "
-                f"are missing, the first is {gone[0].name}.\n{self.source}"
+                f"are missing, the first is {gone[0].name}.\n{self.elsewhere.get(name, self.source)}"
             )
 
 
@@ -156,7 +175,10 @@ def read_image(path: Path) -> np.ndarray:
                 return simplejpeg.decode_jpeg(data, "RGB")
         except ValueError as error:
             raise unreadable(path, error) from error
-    picture = _decode(path, data)
+    return to_rgb(_decode(path, data))
+
+
+def to_rgb(picture: Image.Image) -> np.ndarray:
     if picture.mode.startswith("I"):  # 16 bits: PIL would clip them to 8
         return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     return np.array(picture.convert("RGB"))
@@ -279,10 +301,10 @@ def find_list(dataset: Files, name: str, folders: Sequence[str]) -> list[str]:
         if path.is_file():
             return read_ids(path)
     there = sorted({path.stem for folder in folders for path in (dataset.root / folder).glob("*.txt")})
+    choose = f"Choose with data.train=… and data.val=…, or let `make prepare DATASET={dataset.name}` make it"
     raise FileNotFoundError(
         f"{dataset.name} at {dataset.root.absolute()} has no list {name}.txt in {' or '.join(folders)}; "
-        f"there are: {', '.join(there) or 'none'}. Choose with data.train=… and data.val=…, "
-        f"or let `make prepare DATASET={dataset.name}` make it"
+        f"there are: {', '.join(there) or 'none'}. {dataset.elsewhere.get(name, choose)}"
     )
 
 

@@ -80,8 +80,8 @@ class Unpack:
         archive = self._find(where, report)
         write_whole(_parent(self.stamp), b"begun")
         size, count = archive.stat().st_size, 0
-        with _unpacking(archive):
-            for name, length, content, read in _members(archive):
+        with unpacking(archive):
+            for name, length, content, read in members(archive):
                 inside = self._inside(name)
                 if inside is not None:
                     path = self.into / inside
@@ -135,11 +135,11 @@ class Unpack:
         """Two of the datasets name their archive trainval.tar.gz: the first file inside tells them apart."""
         if path.name == self.names[0]:
             return True
-        with _unpacking(path):
-            return self._inside(next((name for name, *_ in _members(path)), "")) is not None
+        with unpacking(path):
+            return self._inside(next((name for name, *_ in members(path)), "")) is not None
 
 
-def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], bytes], int]]:
+def members(archive: Path) -> Iterator[tuple[str, int, Callable[[], bytes], int]]:
     """(name, size, its content when asked for, bytes of the archive read so far) of each file in a tar or zip."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as pack:
@@ -156,7 +156,7 @@ def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], bytes], int
 
 
 @contextmanager
-def _unpacking(archive: Path) -> Iterator[None]:
+def unpacking(archive: Path) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:

@@ -11,6 +11,7 @@ from atrous.batch import LabelSpace, voc_palette
 from atrous.data.files import Files, Pair, Published, encode_label, find_list, pascal_pairs, read_ids
 from atrous.data.mat import read_mat
 from atrous.data.prepare import Convert, Lists, Step, Unpack
+from atrous.data.submission import Form
 
 NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -31,6 +32,12 @@ class VOC(Files):
         "VOCtrainval_11-May-2012.tar (2 GB), from host.robots.ox.ac.uk/pascal/VOC/voc2012, holds it; the list\n"
         "trainaug also wants SBD's labels (benchmark.tgz, 1.4 GB). On VOC's own 1464 pictures: data.train=train"
     )
+    elsewhere = {
+        "test": (
+            "The test pictures and their list are in VOC2012test.tar,\nwhich host.robots.ox.ac.uk:8080 gives to "
+            "those who log in: unpack it over this tree (it adds\nImageSets/Segmentation/test.txt and its JPEGImages)"
+        )
+    }
     published = {
         "train": Published(1464, "223101833d3a86c8a837814f3e7afe88"),
         "val": Published(1449, "5510db06bbb92848a0bf6109eba6d646"),
@@ -54,6 +61,23 @@ class VOC(Files):
         # Scores are taken on the original labels; those of the added pictures stand in a folder of their own.
         augmented = "aug" in name and (self.root / "SegmentationClassAug").is_dir()
         return pascal_pairs(self.root, ids, "SegmentationClassAug" if augmented else "SegmentationClass")
+
+    def form(self, split: str, competition: int) -> Form:
+        """As the development kit has it; 5 is for those who train on VOC alone, 6 for those who do not."""
+        if competition not in (5, 6):
+            raise ValueError(f"`competition` must be 5 (trained on VOC's pictures alone) or 6 (got {competition})")
+        return Form(
+            server="PASCAL's evaluation server",
+            url="host.robots.ox.ac.uk:8080",
+            archive=".tgz",
+            folder=f"results/VOC2012/Segmentation/comp{competition}_{split}_cls/",
+            ending=".png",
+            pattern=r"(.+)\.png",
+            values=tuple(range(len(NAMES))),
+            names=NAMES,
+            palette=self.labels.palette,
+            pictures={"test": 1456},
+        )
 
     # ---- preparing ------------------------------------------------------------------------------------------------
     def steps(self) -> list[Step]:
