@@ -29,7 +29,7 @@ INSTALLED := $(VENV)/.installed
 # An empty value lets Python cache its byte code: without it `import lightning` takes 11 s instead of 4.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup train evaluate tune-crf crf submit prepare check-data browse test test-all check format lock clean
+.PHONY: help setup train evaluate predict tune-crf crf submit prepare check-data browse test test-all check format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ train: $(INSTALLED) ## train DATASET=shapes [BACKBONE= HEAD= SEED= ARGS="…"], 
 
 evaluate: $(INSTALLED) ## a trained network scored, before and after a CRF: RUN=runs/… [CRF=v1 ARGS="split=val"]
 	@$(BIN)/atrous evaluate $(if $(RUN),'run=$(RUN)') $(if $(CRF),'crf=$(CRF)') $(ARGS)
+
+predict: $(INSTALLED) ## your own pictures or videos: RUN=runs/… IMAGES=photo.jpg, a folder or 'a/**/*.jpg' [OUT= CRF=]
+	@$(BIN)/atrous predict $(if $(RUN),'run=$(RUN)') $(if $(IMAGES),'images=$(IMAGES)') $(if $(OUT),'out=$(OUT)') \
+	  $(if $(CRF),'crf=$(CRF)') $(ARGS)
 
 tune-crf: $(INSTALLED) ## the papers' search for the CRF's parameters: RUN=runs/… [SEARCH=v1 ARGS="pictures=100"]
 	@$(BIN)/atrous tune $(if $(RUN),'run=$(RUN)') $(if $(SEARCH),search=$(SEARCH)) $(ARGS)

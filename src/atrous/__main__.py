@@ -28,6 +28,11 @@ VERBS = {
         "export",
         "a trained network as one file: safetensors, ONNX, torch.export",
     ),
+    "predict": (
+        "atrous.command.predict:predict",
+        "predict",
+        "your own pictures and videos, segmented by a trained network",
+    ),
     "refine": ("atrous.command.refine:refine", "refine", "a label map or probabilities from anywhere, by the CRF"),
     "submit": ("atrous.command.submit:submit", "submit", "predictions as a benchmark's server takes them, and checked"),
     "browse": ("atrous.command.browse:browse", "browse", "pictures as the network will see them: a sheet and a page"),

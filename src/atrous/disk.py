@@ -36,6 +36,22 @@ def write_whole(path: Path, content: bytes | memoryview, durable: bool = True) -
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Gives the place where another program is to write; the file appears at the end, if nothing went wrong."""
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        try:
+            with open(part, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError as error:
+            raise _not_written(path, error) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def append_lines(path: Path, lines: Sequence[str]) -> None:
     """Adds lines to a file. What a killed process left of a line becomes a line of its own, which its reader skips."""
     try:

@@ -67,9 +67,13 @@ def save(path: str | Path, picture: np.ndarray) -> None:
 
 def save_index(path: str | Path, label: np.ndarray, palette: np.ndarray) -> None:
     """Write (H, W) class indices as a palette PNG, PASCAL's own form: other tools open it in the right colours."""
+    write_whole(Path(path), png(indexed(label, palette), optimize=True))
+
+
+def indexed(label: np.ndarray, palette: np.ndarray) -> Image.Image:
     picture = Image.fromarray(label.astype(np.uint8))
     picture.putpalette(colour_table(palette).tobytes())
-    write_whole(Path(path), png(picture, optimize=True))
+    return picture
 
 
 def png(picture: Image.Image, **how: Any) -> memoryview:
@@ -312,6 +316,22 @@ def occurring(maps: Iterable[np.ndarray], labels: LabelSpace) -> list[Entry]:
         Entry("void", VOID, IGNORE) if v == IGNORE else Entry(labels.names[v], tuple(labels.palette[v].tolist()), v)
         for v in values
     ]
+
+
+def legend(entries: Sequence[Entry], width: int, height: int) -> np.ndarray:
+    """(h, w, 3) uint8, to put under a picture of this width and height; w is the width, if that is enough to read."""
+    size = min(max(round(math.sqrt(width * height) / 45), 13), 96)
+    gap, wide = size // 2, max(width, 160)
+    strip = _legend([entries], size, wide - 2 * gap)
+    canvas = Image.new("RGB", (wide, strip.height + 2 * (gap // 2)), PAPER)
+    canvas.paste(strip, (gap, gap // 2))
+    return np.asarray(canvas).copy()
+
+
+def above(picture: np.ndarray, strip: np.ndarray) -> np.ndarray:
+    """The picture (H, W, 3) with its legend under it."""
+    wider = ((0, 0), (0, strip.shape[1] - picture.shape[1]), (0, 0))
+    return np.concatenate([np.pad(picture, wider, constant_values=PAPER[0]), strip])
 
 
 def _legend(groups: Sequence[Sequence[Entry]], size: int, width: int) -> Image.Image:

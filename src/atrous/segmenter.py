@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from atrous.batch import LabelSpace
 from atrous.build import build_crf, build_network
 from atrous.config import Model
-from atrous.data.files import read_image
+from atrous.data.photo import read_photo, upright
 from atrous.override import CONF
 
 # What a .pt2 file of `atrous export` consists of.
@@ -33,7 +33,8 @@ KINDS = "a run folder, a checkpoint (.ckpt), or an exported file (.safetensors, 
 
 
 class Segmenter:
-    """Pictures in, label maps out. A picture is a file's path, a PIL image, or an (H, W, 3) uint8 RGB array."""
+    """Pictures in, label maps out. A picture is a file's path or a PIL image, seen as a person sees it (turned as its
+    camera noted, its transparent parts on white), or an (H, W, 3) uint8 RGB array."""
 
     def __init__(self, scores: Callable[[Tensor], Tensor], about: About, device: torch.device, trust: bool = False):
         self.scores = scores
@@ -53,9 +54,10 @@ class Segmenter:
     def _probs(self, image: Any, crf: bool) -> Tensor:
         picture = torch.tensor(pixels(image), device=self.device).permute(2, 0, 1)[None].contiguous()
         probs = self.scores(picture).float().softmax(1)
-        return self._crf()(picture, probs) if crf else probs
+        return self.usual_crf()(picture, probs) if crf else probs
 
-    def _crf(self) -> Callable[[Tensor, Tensor], Tensor]:
+    def usual_crf(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """That of the run, or v2's where it has none."""
         if self.about.ends_in_crf:
             raise ValueError("`crf=True`, but the network ends in a CRF of its own (model/crf=recurrent): leave it out")
         default: Any = OmegaConf.to_container(OmegaConf.load(CONF / "crf" / "v2.yaml"))
@@ -107,9 +109,9 @@ class About(NamedTuple):
 def pixels(image: Any) -> np.ndarray:
     """A picture in any of its forms -> (H, W, 3) uint8 RGB."""
     if isinstance(image, (str, Path)):
-        return read_image(Path(image).expanduser())
+        return read_photo(Path(image).expanduser())
     if isinstance(image, Image.Image):
-        return np.array(image.convert("RGB"))
+        return upright(image)
     shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", type(image).__name__)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(

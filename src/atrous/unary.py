@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from atrous.batch import IGNORE, LabelSpace, voc_palette
 from atrous.data.files import read_image, read_stored
+from atrous.data.photo import ORIENTATION, turned
 from atrous.draw import png
 from atrous.probs import npy
 
@@ -22,7 +23,6 @@ ARRAYS = (".npy", ".npz")
 MADE_WITH = "atrous refine"
 """The key under which a PNG tells the settings that it was made with."""
 
-ORIENTATION = 0x0112
 AS_STORED = "taken as stored: the camera's note on how to turn it (EXIF) is not followed"
 TURNED = "turned as the camera noted (EXIF), for only so does it fit"
 
@@ -204,10 +204,8 @@ def read_turned(path: Path, fits: Callable[[tuple[int, ...]], Any]) -> tuple[np.
         return image, ()
     if fits(image.shape[:2]):
         return image, (AS_STORED,)
-    picture = Image.fromarray(image)
-    picture.getexif()[ORIENTATION] = orientation
-    turned = np.array(ImageOps.exif_transpose(picture))
-    return (turned, (TURNED,)) if fits(turned.shape[:2]) else (image, ())
+    upright = turned(image, orientation)
+    return (upright, (TURNED,)) if fits(upright.shape[:2]) else (image, ())
 
 
 def told_size(picture: np.ndarray) -> str:

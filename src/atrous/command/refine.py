@@ -25,6 +25,7 @@ from atrous.data.folder import PICTURES
 from atrous.data.parallel import spread
 from atrous.disk import make_folder, write_whole
 from atrous.draw import Tile, colour, grid, occurring, png
+from atrous.many import below, check_written, end_with, name_some, settings_of
 from atrous.unary import (
     ARRAYS,
     MADE_WITH,
@@ -42,9 +43,6 @@ log = logging.getLogger("atrous")
 
 SHOWN = (1, 2, 5, 10, 20, 50, 100)
 """Of the iterations, those that are drawn; and the last."""
-
-FIRST = 5
-"""So many of a kind are named."""
 
 ONE_CLASS = "the label holds one class only, so every pixel has it (if the value of `void` is a class too: void=null)"
 
@@ -119,17 +117,9 @@ def output(asked: Any, image: Path) -> Path:
 
 
 def check_out(jobs: Sequence[Job], steps: bool) -> None:
-    """Nothing that is read may be written."""
-    read = {os.path.realpath(path): path for job in jobs for path in (job.image, job.source)}
-    written: set[str] = set()
-    for job in jobs:
-        for path in (job.out, steps_of(job.out))[: 1 + steps]:
-            place = os.path.realpath(path)
-            if place in read:
-                raise ValueError(f"{path} would be overwritten, and it is what is to be refined: take another `out`")
-            if place in written:
-                raise ValueError(f"{path} would be written twice: rename a picture whose name ends in _steps")
-            written.add(place)
+    read = [path for job in jobs for path in (job.image, job.source)]
+    written = [path for job in jobs for path in (job.out, steps_of(job.out))[: 1 + steps]]
+    check_written(read, written, "_steps")
 
 
 def steps_of(out: Path) -> Path:
@@ -227,16 +217,8 @@ def refine_folder(work: Work, images: Path, sources: Path, key: str, asked: Any)
     sums = f": {Done(pixels, changed, unknown).told()}" if dones else ""
     before = f", {len(jobs) - len(todo):,} were there, made with these settings" if len(todo) < len(jobs) else ""
     log.info(f"{out}: {len(dones):,} pictures refined{before}{sums}")
-    if failures:
-        name_some("not refined", failures)
-        # The others are done: this is neither success nor a mistake in the command.
-        raise SystemExit(f"atrous refine: {len(failures)} of {len(jobs)} pictures could not be refined: see above")
+    end_with(failures, len(jobs), MADE_WITH, "refined")
     return out
-
-
-def name_some(title: str, told: Sequence[str]) -> None:
-    lines = [*told[:FIRST], *([f"… and {len(told) - FIRST:,} more"] if len(told) > FIRST else [])]
-    log.info("\n  ".join([f"{title}: {len(told):,}", *lines]))
 
 
 def pair(images: Path, sources: Path, key: str, out: Path) -> list[Job]:
@@ -261,12 +243,8 @@ def pair(images: Path, sources: Path, key: str, out: Path) -> list[Job]:
 
 def listed(folder: Path, suffixes: Sequence[str], others: Iterable[Path]) -> dict[str, Path]:
     """{name, with its sub-folder and without its suffix: file}, without what lies in others of the folders given."""
-    top = folder.resolve()
-    apart = [other.resolve() for other in others if top in other.resolve().parents]
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in suffixes or any(other in path.resolve().parents for other in apart):
-            continue
+    for path in below(folder, suffixes, others):
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in found:
             raise ValueError(
@@ -277,17 +255,10 @@ def listed(folder: Path, suffixes: Sequence[str], others: Iterable[Path]) -> dic
 
 
 def finished(job: Job, work: Work) -> bool:
-    """Whether it is there, made with these settings, and of nothing newer than itself. What is there and was made by
-    something else is not ours to replace."""
-    if not job.out.exists():
-        return False
-    try:
-        with Image.open(job.out) as picture:
-            settings = picture.info.get(MADE_WITH)
-    except OSError:
-        settings = None
+    """Whether it is there, made with these settings, and of nothing newer than itself."""
+    settings = settings_of(job.out, MADE_WITH)
     if settings is None:
-        raise ValueError(f"{job.out} is there, and `atrous refine` has not made it: take another `out`, or delete it")
+        return False
     newest = max(path.stat().st_mtime for path in (job.image, job.source))
     drawn = not work.steps or steps_of(job.out).exists()
     return settings == work.settings and drawn and job.out.stat().st_mtime >= newest

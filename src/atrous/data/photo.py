@@ -1,0 +1,54 @@
+"""A picture from anywhere as a person sees it: turned as its camera noted, its transparent parts on white."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from atrous.data.files import Unreadable, read_image, to_rgb, unreadable
+from atrous.data.folder import PICTURES
+
+PHOTOS = (*PICTURES, ".gif", ".avif", ".jp2", ".ppm", ".pgm", ".tga", ".heic", ".heif")
+"""What is taken for a picture in a folder; a file that is named by itself may have any suffix."""
+
+ORIENTATION = 0x0112
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB. Of an animated picture the first frame."""
+    data = path.read_bytes()
+    if not data:
+        raise Unreadable(f"{path} is empty: copy or unpack it again")
+    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
+        raise Unreadable(f"{path} is a HEIC picture, which PIL can't read: save it as JPEG or PNG")
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            if picture.format in ("JPEG", "MPO"):
+                return turned(read_image(path), picture.getexif().get(ORIENTATION, 1))
+            return upright(picture)
+    except Unreadable:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # whatever PIL's decoders raise
+        raise unreadable(path, error) from error
+
+
+def upright(picture: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a picture that PIL has opened."""
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, and which of them is white is not known")
+    if picture.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in picture.info:
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+    return to_rgb(picture)
+
+
+def turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """As a camera notes it in EXIF: 1 is upright, 6 a quarter to the right."""
+    if orientation == 1:
+        return image
+    picture = Image.fromarray(image)
+    picture.getexif()[ORIENTATION] = orientation
+    return np.array(ImageOps.exif_transpose(picture))
