@@ -11,6 +11,8 @@ BACKBONE      ?=
 HEAD          ?=
 SEED          ?=
 RUN           ?=#          the folder of a run
+A             ?=#          for `make compare`: is run B better than run A
+B             ?=
 CRF           ?=#          v1, v2, or a file
 SEARCH        ?=
 IMAGE         ?=#          what `make crf` refines, with one of
@@ -29,7 +31,7 @@ INSTALLED := $(VENV)/.installed
 # An empty value lets Python cache its byte code: without it `import lightning` takes 11 s instead of 4.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup train evaluate predict tune-crf crf submit prepare check-data browse test test-all check format lock clean
+.PHONY: help setup train evaluate compare worst predict tune-crf crf submit prepare check-data browse test test-all check format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +49,12 @@ evaluate: $(INSTALLED) ## a trained network scored, before and after a CRF: RUN=
 predict: $(INSTALLED) ## your own pictures or videos: RUN=runs/… IMAGES=photo.jpg, a folder or 'a/**/*.jpg' [OUT= CRF=]
 	@$(BIN)/atrous predict $(if $(RUN),'run=$(RUN)') $(if $(IMAGES),'images=$(IMAGES)') $(if $(OUT),'out=$(OUT)') \
 	  $(if $(CRF),'crf=$(CRF)') $(ARGS)
+
+compare: $(INSTALLED) ## is run B better than run A, or is it noise: A=runs/… B=runs/… [CRF=v1 ARGS="split=val"]
+	@$(BIN)/atrous compare $(if $(A),'a=$(A)') $(if $(B),'b=$(B)') $(if $(CRF),'crf=$(CRF)') $(ARGS)
+
+worst: $(INSTALLED) ## the pictures on which a network fails most, on a page: RUN=runs/… [CRF=v1 ARGS="count=24"]
+	@$(BIN)/atrous worst $(if $(RUN),'run=$(RUN)') $(if $(CRF),'crf=$(CRF)') $(ARGS)
 
 tune-crf: $(INSTALLED) ## the papers' search for the CRF's parameters: RUN=runs/… [SEARCH=v1 ARGS="pictures=100"]
 	@$(BIN)/atrous tune $(if $(RUN),'run=$(RUN)') $(if $(SEARCH),search=$(SEARCH)) $(ARGS)

@@ -21,6 +21,12 @@ VERBS = {
         "evaluate",
         "a trained network scored on a split, before and after a CRF",
     ),
+    "compare": (
+        "atrous.command.compare:compare",
+        "compare",
+        "two runs on the same pictures: is one better, or is it noise?",
+    ),
+    "worst": ("atrous.command.worst:worst", "worst", "the pictures on which a trained network fails most, on a page"),
     "tune": ("atrous.command.tune:tune", "tune", "the papers' search for the CRF's parameters, on part of a split"),
     "describe": ("atrous.command.describe:describe", "describe", "a network's layers, FLOPs and receptive field"),
     "export": (

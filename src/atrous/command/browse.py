@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import json
 import logging
 import shlex
-import zlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +23,7 @@ from atrous.datamodule import Drawn, Pictures, Stream
 from atrous.disk import make_folder, write_whole
 from atrous.draw import contact_sheet, occurring, png
 from atrous.override import chosen
+from atrous.page import data_url, fill, packed
 
 log = logging.getLogger("atrous")
 
@@ -77,34 +74,27 @@ def render(title: str, facts: Mapping[str, str], samples: Sequence[Sample], labe
         for entry in occurring((sample.label for sample in samples), labels)
     ]
     data = {"title": title, "facts": facts, "classes": classes, "cards": [card(sample) for sample in samples]}
-    # A script ends at the first `</script`, also within a string.
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     template = files("atrous.command").joinpath("browse.html").read_text("utf-8")
-    before, _, after = template.partition("{{data}}")
-    return before.replace("{{title}}", html.escape(title)) + text + after
+    return fill(template, title, data)
 
 
 def card(sample: Sample) -> dict[str, Any]:
-    values, counts = np.unique(sample.label, return_counts=True)
-    shares = {int(value): round(float(count) / sample.label.size, 6) for value, count in zip(values, counts)}
     height, width = sample.label.shape
     return {
         "name": sample.name,
         "width": width,
         "height": height,
         "image": data_url(sample.image),
-        # Not a picture: browsers that guard against fingerprints read the pixels of a picture back with noise.
-        "packed": base64.b64encode(zlib.compress(sample.label.tobytes(), 9)).decode(),
-        "shares": sorted(shares.items(), key=lambda item: -item[1]),
+        "packed": packed(sample.label),
+        "shares": shares(sample.label),
     }
 
 
-def data_url(image: np.ndarray) -> str:
-    """PNG where that is small, else a JPEG that looks the same."""
-    picture, jpeg = Image.fromarray(image), io.BytesIO()
-    picture.save(jpeg, format="jpeg", quality=93, subsampling=0)
-    kind, content = min(("png", png(picture)), ("jpeg", jpeg.getbuffer()), key=lambda encoded: len(encoded[1]))
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def shares(label: np.ndarray) -> list[tuple[int, float]]:
+    """(class, part of the pixels) of those that occur, the largest first."""
+    values, counts = np.unique(label, return_counts=True)
+    found = [(int(value), round(float(count) / label.size, 6)) for value, count in zip(values, counts)]
+    return sorted(found, key=lambda item: -item[1])
 
 
 # ---- telling --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,308 @@
+"""`atrous compare`: is one run better than another on a split, or might it be the pictures?"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from atrous import bootstrap
+from atrous.bootstrap import Comparison, Interval, numbers
+from atrous.build import plain
+from atrous.callback.result import protocol, warn_of_choice
+from atrous.crf import DenseCRF
+from atrous.disk import make_folder, write_whole
+from atrous.table import text
+from atrous.trained import FOREIGN
+from atrous.trial import Trial, open_trial
+
+log = logging.getLogger("atrous")
+
+FEW = 20
+"""Pictures: of fewer, a bootstrap's interval is itself a guess, mostly too narrow."""
+
+MOST = 100_000
+"""Resamples: more change no interval, and fill the memory."""
+
+MOST_CHANGED = 5
+
+BETTER, WORSE, UNCLEAR = "#0072B2", "#D55E00", "#8a8a8a"
+
+
+class Side(NamedTuple):
+    """A network, and whether its CRF counts."""
+
+    trial: Trial
+    crf: DenseCRF | None
+    name: str
+
+
+def compare(cfg: DictConfig) -> dict[str, Any]:
+    """Writes compare.json and compare.png, and shows what they say."""
+    if not 100 <= cfg.resamples <= MOST:
+        raise ValueError(f"`resamples` must be 100 to {MOST:,} (got {cfg.resamples:,})")
+    a, b = sides(cfg)
+    pairs = same_pictures(a.trial, b.trial)
+    matrices = [
+        counted(side, indices, cfg.workers) for side, indices in zip((a, b), zip(*pairs))
+    ]  # a's order of pictures
+    names = [a.trial.name(index) for index, _ in pairs]
+    check_truths(matrices[0], matrices[1], names)
+    found = bootstrap.compare(matrices[0], matrices[1], cfg.resamples, cfg.seed)
+
+    result = describe(cfg, (a, b), found, names)
+    usual = b.trial.trained.home / "compare" / a.name.replace("/", "-") / b.trial.folder_name
+    folder = make_folder((usual if cfg.out is None else Path(cfg.out)).expanduser(), "out")
+    draw(found, a.trial.labels.names, f"b ({b.name}) minus a ({a.name})", folder / "compare.png")
+    write_whole(folder / "compare.json", json.dumps(result, indent=2).encode())  # the last: all of it is there
+    tell(result, folder)
+    return result
+
+
+# ---- what is compared ------------------------------------------------------------------------------------------------
+def sides(cfg: DictConfig) -> tuple[Side, Side]:
+    """Two runs, or one before and after its CRF."""
+    if cfg.a is None:
+        raise ValueError("`a` and `b` must say which runs: atrous compare a=runs/… b=runs/…")
+    if cfg.b is None and cfg.crf is None:
+        raise ValueError("`b` must say what to compare with: another run, b=runs/…, or a itself after a CRF, crf=v1")
+    first = opened(cfg, cfg.a)
+    if cfg.b is None:
+        return Side(first, None, "network"), Side(first, first.trained.crf, "with the CRF")
+    second = opened(cfg, cfg.b)
+    names = apart(first.trained.path, second.trained.path)
+    return Side(first, first.trained.crf, names[0]), Side(second, second.trained.crf, names[1])
+
+
+def opened(cfg: DictConfig, run: Any) -> Trial:
+    """`like` and `model/…` are for weights from elsewhere: a run that they are compared with knows its own."""
+    mine: dict[str, Any] = {"run": run}
+    if not from_elsewhere(run) and from_elsewhere(cfg.a, cfg.b):
+        mine |= {"like": None, "model": dict.fromkeys(cfg.model)}
+    with open_dict(cfg):
+        merged: Any = OmegaConf.merge(cfg, mine)
+    return open_trial(merged)
+
+
+def from_elsewhere(*runs: Any) -> bool:
+    return any(Path(str(run)).suffix in FOREIGN for run in runs)
+
+
+def apart(a: Path, b: Path) -> tuple[str, str]:
+    """Short names: of two paths, what is left without the folders that both begin with."""
+    parts = [list(path.expanduser().resolve().parts) for path in (a, b)]
+    while min(map(len, parts)) > 1 and parts[0][0] == parts[1][0]:
+        parts = [each[1:] for each in parts]
+    first, second = ("/".join(each[-3:]) for each in parts)
+    return first, second
+
+
+def same_pictures(a: Trial, b: Trial) -> list[tuple[int, int]]:
+    """(the index in a's split, in b's) of each picture."""
+    if a.labels.names != b.labels.names:
+        differ = [f"{x} / {y}" for x, y in zip(a.labels.names, b.labels.names) if x != y]
+        told = f"{len(a.labels)} and {len(b.labels)}" if not differ else f"as {differ[0]}"
+        raise ValueError(f"the runs know other classes ({told}): they can't be compared")
+    theirs = {b.name(index): index for index in range(len(b.probs.split))}
+    ours = {a.name(index): index for index in range(len(a.probs.split))}
+    lonely = sorted(ours.keys() ^ theirs.keys())
+    if lonely:
+        raise ValueError(
+            f"the runs are not scored on the same pictures: {lonely[0]} is one of {len(lonely)} in one split alone: "
+            "data=… or split=… names one for both"
+        )
+    if len(ours) < 2:
+        raise ValueError("one picture tells nothing of another: a split of two or more is needed")
+    return [(index, theirs[name]) for name, index in ours.items()]
+
+
+def counted(side: Side, indices: Sequence[int], workers: int | None) -> np.ndarray:
+    """(N, C, C); what earlier evaluations counted is not counted again."""
+    side.trial.count(indices, workers)
+    return np.stack([side.trial.tally.confusion(side.crf, index) for index in indices])
+
+
+def check_truths(a: np.ndarray, b: np.ndarray, names: Sequence[str]) -> None:
+    other = (a.sum(2) != b.sum(2)).any(1)
+    if other.any():
+        first, more = names[int(other.argmax())], int(other.sum()) - 1
+        raise ValueError(
+            f"the runs are scored by other labels, of {first}{f' and {more} more' if more else ''}: data=… names one "
+            "dataset for both"
+        )
+
+
+# ---- what is left behind --------------------------------------------------------------------------------------------
+def describe(cfg: DictConfig, pair: tuple[Side, Side], found: Comparison, names: Sequence[str]) -> dict[str, Any]:
+    change = dict(zip(names, numbers(found.change)))
+    known = [value for value in change.values() if value is not None]
+    nothing = {"difference": None, "low": None, "high": None}
+    return {
+        "verdict": verdict(found.mean),
+        "mean_iou": {"a": found.mean_iou[0], "b": found.mean_iou[1]} | (found.mean.as_dict() or nothing),
+        "b_ahead": found.ahead,
+        "classes": {
+            name: {"a": a, "b": b} | (interval.as_dict() or nothing)
+            for name, a, b, interval in zip(pair[0].trial.labels.names, *map(numbers, found.iou), found.classes)
+        },
+        "pictures": {
+            "better": sum(value > 0 for value in known),
+            "worse": sum(value < 0 for value in known),
+            "same": sum(value == 0 for value in known),
+            "void": len(change) - len(known),
+            "change": change,
+        },
+        "bootstrap": {"over": "pictures", "resamples": cfg.resamples, "seed": cfg.seed, "interval": bootstrap.LEVEL},
+        "a": about(cfg, pair[0]),
+        "b": about(cfg, pair[1]),
+    }
+
+
+def about(cfg: DictConfig, side: Side) -> dict[str, Any]:
+    trial, node = side.trial, None if side.crf is None else plain(cfg.crf)
+    split = trial.probs.split
+    how = protocol(trial.split, split, range(len(split)), node, trial.trained.precision, trial.trained.view)
+    return {
+        "run": str(trial.trained.path),
+        "name": side.name,
+        "protocol": {"dataset": trial.dataset["_target_"]} | how,
+    }
+
+
+def verdict(mean: Interval) -> str:
+    """In a sentence; a point is a percent of mean IoU."""
+    value, low, high = (100 * each for each in (mean.value, mean.low, mean.high))
+    if not mean.known:
+        return "no pixel has a label: there is nothing to compare"
+    if mean.holds_zero:
+        return (
+            f"these pictures can't tell: b minus a is {value:+.2f} points, and the 95 % interval {low:+.2f} to "
+            f"{high:+.2f} holds 0"
+        )
+    if value > 0:
+        return f"b is better by {value:.2f} points of mean IoU, 95 % interval {low:.2f} to {high:.2f}"
+    return f"b is worse by {-value:.2f} points of mean IoU, 95 % interval {-high:.2f} to {-low:.2f}"
+
+
+def tell(result: dict[str, Any], folder: Path) -> None:
+    a, b, pictures = result["a"], result["b"], result["pictures"]
+    count = b["protocol"]["pictures"]
+    log.info(f"\na = {a['name']}: {a['run']}\nb = {b['name']}: {b['run']}")
+    log.info(f"\nIoU in % on {count} pictures of {b['protocol']['split']}")
+    log.info(class_table(result))
+    log.info(f"\n{result['verdict']}")
+    share, draws = 100 * result["b_ahead"], result["bootstrap"]["resamples"]
+    log.info(f"b is ahead in {share:.1f} % of {draws:,} draws of {count} pictures with replacement")
+    better, worse, same = (pictures[key] for key in ("better", "worse", "same"))
+    log.info(f"by their own mean IoU, {better} pictures are better, {worse} worse, {same} the same:")
+    log.info(most_changed(pictures["change"]))
+    log.info("\nwhat another seed of training would change, no interval over pictures tells: train several")
+    if count < FEW:
+        log.info(f"of {count} pictures an interval is a guess itself, and mostly too narrow")
+    warn_of_choice(b["protocol"])
+    log.info(f"\n{folder}/\n  compare.json  all numbers, of every picture     compare.png  the classes, the pictures")
+
+
+def class_table(result: dict[str, Any]) -> str:
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("class")
+    for heading in ("a", "b", "b - a", "95 % interval"):
+        table.add_column(heading, justify="right")
+    for name, row in result["classes"].items():
+        table.add_row(name, *cells(row))
+    table.add_section()
+    table.add_row("mean", *cells(result["mean_iou"]), style="bold")
+    return text(table).rstrip()
+
+
+def cells(row: dict[str, float | None]) -> list[str]:
+    scores = ["absent" if row[key] is None else f"{100 * row[key]:.2f}" for key in ("a", "b")]  # type: ignore[operator]
+    if row["difference"] is None:
+        return [*scores, "", ""]
+    difference, low, high = (100 * (row[key] or 0.0) for key in ("difference", "low", "high"))
+    return [*scores, f"{difference:+.2f}", f"{low:+.2f} to {high:+.2f}"]
+
+
+def most_changed(change: dict[str, float | None]) -> str:
+    """The pictures that gained and lost most, side by side."""
+    from rich.table import Table
+
+    known = sorted((item for item in change.items() if item[1]), key=lambda item: item[1] or 0.0)
+    losses = [item for item in known if (item[1] or 0.0) < 0][:MOST_CHANGED]
+    gains = [item for item in known[::-1] if (item[1] or 0.0) > 0][:MOST_CHANGED]
+    table = Table()
+    for heading in ("gained most", "lost most"):
+        table.add_column(heading)
+        table.add_column("points", justify="right")
+    for k in range(max(len(gains), len(losses))):
+        pair = (each[k] if k < len(each) else ("", None) for each in (gains, losses))
+        table.add_row(*(cell for name, value in pair for cell in (name, f"{100 * value:+.1f}" if value else "")))
+    return text(table).rstrip() if known else "no picture changed"
+
+
+def draw(found: Comparison, names: Sequence[str], title: str, path: Path) -> None:
+    """The difference of each class with its interval, and of the pictures."""
+    from matplotlib.figure import Figure
+
+    rows = [("mean", found.mean), *zip(names, found.classes)]
+    height = max(3.2, 0.26 * len(rows) + 1.2)
+    figure = Figure(figsize=(10.5, height), dpi=144, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    for axis in (left, right):
+        axis.axvline(0, color="#202020", linewidth=0.8, zorder=3)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_axisbelow(True)
+    draw_classes(left, rows)
+    draw_pictures(right, 100 * found.change[np.isfinite(found.change)])
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    write_whole(path, content.getbuffer())
+
+
+def draw_classes(axis: Any, rows: Sequence[tuple[str, Interval]]) -> None:
+    axis.set_title("points of IoU, with the 95 % interval", loc="left", fontsize=10)
+    for place, (_, each) in enumerate(rows):
+        if not each.known:
+            axis.text(0, place, "  absent", va="center", fontsize=8, color="#8a8a8a")
+            continue
+        rgb = UNCLEAR if each.holds_zero else BETTER if each.value > 0 else WORSE
+        axis.barh(place, 100 * each.value, 0.62, color=rgb, alpha=0.55)
+        axis.plot([100 * each.low, 100 * each.high], [place, place], color=rgb, linewidth=2, solid_capstyle="butt")
+        axis.plot(100 * each.value, place, "o", color=rgb, markersize=4)
+    axis.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=9)
+    axis.get_yticklabels()[0].set_fontweight("bold")
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.axhline(0.5, color="#bbbbbb", linewidth=0.8)
+    axis.grid(axis="x", color="#e6e6e6")
+    axis.tick_params(axis="y", length=0)
+
+
+def draw_pictures(axis: Any, change: np.ndarray) -> None:
+    axis.set_title("pictures, by what each gained", loc="left", fontsize=10)
+    axis.set_xlabel("points of its own mean IoU")
+    reach = max(1.0, float(np.abs(change).max(initial=0)))
+    edges = np.linspace(-reach, reach, 2 * min(20, max(4, len(change) // 8)) + 1)  # 0 is an edge
+    for part, rgb in ((change[change < 0], WORSE), (change[change > 0], BETTER)):
+        axis.hist(part, edges, color=rgb, alpha=0.75, rwidth=0.92)
+    counts = (change < 0).sum(), (change == 0).sum(), (change > 0).sum()
+    axis.text(0.02, 0.98, f"{counts[0]} worse", color=WORSE, transform=axis.transAxes, va="top", fontweight="bold")
+    told = f"{counts[2]} better" + (f"\n{counts[1]} the same" if counts[1] else "")
+    axis.text(0.98, 0.98, told, color=BETTER, transform=axis.transAxes, va="top", ha="right", fontweight="bold")
+    axis.set_ylim(top=axis.get_ylim()[1] * 1.15)
+    axis.yaxis.set_major_locator(integers())
+    axis.grid(axis="y", color="#e6e6e6")
+
+
+def integers() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(integer=True)

@@ -1,0 +1,313 @@
+import base64
+import io
+import json
+import re
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from browser import chromium, page
+from hydra import compose, initialize_config_dir
+from PIL import Image
+from running import atrous
+
+from atrous.__main__ import main
+from atrous.batch import IGNORE, LabelSpace
+from atrous.command.worst import choose, confusions, ranked, render, worst
+from atrous.draw import MENDED, SPOILT, UNCOUNTED, WRONG
+from atrous.metric import Scores, confusion
+from atrous.override import CONF, absences
+from atrous.trial import open_trial
+
+NASTY = """</script><script>document.title = "mine"</script><!-- <b title='&amp;'>&"""
+
+
+def configured(verb, folder, *words):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(verb, absences(["workers=1", f"run='{folder}'", *words]))
+
+
+def data_of(path):
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', path.read_text("utf-8"), re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def made(folder, *words):
+    """The data of the page, and the trial that it is of."""
+    path = worst(configured("worst", folder, *words))
+    crf = [word for word in words if word.startswith(("crf", "tta"))]
+    return data_of(path), open_trial(configured("evaluate", folder, *crf))
+
+
+def picture_of(url):
+    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as picture:
+        picture.load()
+        return picture
+
+
+def labels_of(card):
+    width, height = card["shown"]
+    return np.frombuffer(zlib.decompress(base64.b64decode(card["packed"])), np.uint8).reshape(-1, height, width)
+
+
+# ---- which pictures -------------------------------------------------------------------------------------------------
+def random_counts(pictures=40, classes=5, seed=0):
+    """Of pictures with some classes each; the last is all void."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 60, (pictures, classes, classes)) * (rng.random((pictures, classes, 1)) < 0.6)
+    counts[-1] = 0
+    return counts + (rng.integers(0, 900, (pictures, classes)) * (counts.sum(2) > 0))[..., None] * np.eye(5, dtype=int)
+
+
+def by_hand(counts):
+    """[(IoU of each class, their mean, pixels of each class)] of each picture, class by class."""
+    found = []
+    for matrix in counts:
+        ious = {}
+        for k in range(len(matrix)):
+            union = sum(matrix[k]) + sum(matrix[:, k]) - matrix[k, k]
+            if union:
+                ious[k] = matrix[k, k] / union
+        mean = sum(ious.values()) / len(ious) if ious else None
+        found.append((ious, mean, [sum(row) for row in matrix]))
+    return found
+
+
+def test_the_worst_are_those_of_a_search_through_all():
+    counts = random_counts()
+    overall, by_class = choose(counts, 7, 4, 150)
+    told = by_hand(counts)
+    means = [(mean, index) for index, (_, mean, _) in enumerate(told) if mean is not None]
+    assert overall == [index for _, index in sorted(means)[:7]]
+    for k, chosen in enumerate(by_class):
+        having = [(ious[k], index) for index, (ious, _, pixels) in enumerate(told) if pixels[k] >= 150]
+        assert chosen == [index for _, index in sorted(having)[:4]]
+        assert len(chosen) == 4
+
+
+def test_a_picture_without_labels_is_never_the_worst():
+    counts = random_counts()
+    overall, by_class = choose(counts, 100, 100, 1)
+    assert sorted(overall) == list(range(39))
+    assert all(39 not in chosen for chosen in by_class)
+
+
+def test_a_picture_is_shown_once_with_all_its_ranks():
+    assert ranked([5, 2], [[2, 7], [], [5]]) == {5: {"": 1, "2": 1}, 2: {"": 2, "0": 1}, 7: {"0": 2}}
+
+
+def test_the_commonest_confusions_are_those_of_a_hand_count():
+    """40 of class 0: 30 right, 6 taken for 1, 4 for 2; 20 of class 1: 8 right, 12 for 2; class 2: 5 right, 1 for 0."""
+    matrix = np.array([[30, 6, 4], [0, 8, 12], [1, 0, 5]])
+    assert confusions(matrix) == [[1, 2, 12, 12 / 20], [0, 1, 6, 6 / 40], [0, 2, 4, 4 / 40]]
+    assert confusions(np.diag([3, 0, 9])) == []
+
+
+# ---- what is told of them -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("words", [[], ["crf=shapes"], ["tta.flip=true"]])
+def test_the_scores_of_a_picture_are_those_of_what_is_shown(copy, words):
+    data, trial = made(copy, "count=10", "side=800", *words)
+    assert len(data["cards"]) == 10
+    names = {trial.name(index): index for index in range(10)}
+    for card in data["cards"]:
+        maps = torch.from_numpy(labels_of(card).copy())
+        assert len(maps) == len(card["maps"]) == (3 if "crf=shapes" in words else 2)
+        np.testing.assert_array_equal(maps[0], trial.probs.split[names[card["name"]]].label)
+        matrix = confusion(maps[-1], maps[0], 8)
+        np.testing.assert_array_equal(matrix, trial.tally.confusion(trial.trained.crf, names[card["name"]]))
+        scores = Scores.of(matrix)
+        assert card["mean_iou"] == pytest.approx(scores.mean_iou)
+        assert card["pixel_accuracy"] == pytest.approx(scores.pixel_accuracy)
+        assert card["wrong"] == ((maps[-1] != maps[0]) & (maps[0] != IGNORE)).sum()
+        assert {int(k): v for k, v in card["iou"].items()} == pytest.approx(
+            {k: v for k, v in enumerate(scores.iou) if np.isfinite(v)}
+        )
+        before = Scores.of(confusion(maps[1], maps[0], 8)).mean_iou
+        assert card["before"] == (pytest.approx(before) if "crf=shapes" in words else None)
+        for truth, taken, pixels, share in card["confusions"]:
+            assert pixels == ((maps[0] == truth) & (maps[-1] == taken)).sum()
+            assert share == pytest.approx(float(pixels / (maps[0] == truth).sum()))
+
+
+def test_the_pictures_are_the_maps_in_the_classes_colours(copy):
+    data, trial = made(copy, "count=3", "per_class=0", "crf=shapes")
+    for card in data["cards"]:
+        truth, prediction, refined = maps = labels_of(card)
+        for shown, values in zip(card["maps"], maps, strict=True):
+            picture = picture_of(shown)
+            assert picture.mode == "P"
+            np.testing.assert_array_equal(np.asarray(picture), values)
+            for value in np.unique(values[values != IGNORE]):
+                assert data["classes"][str(value)]["colour"] == trial.labels.palette[value].tolist()
+                colour = np.asarray(picture.convert("RGB"))[values == value]
+                assert (colour == trial.labels.palette[value]).all()
+        errors = np.asarray(picture_of(card["errors"]).convert("RGBA"))
+        expected = np.full((*truth.shape, 4), 255)
+        expected[refined != truth, :3] = WRONG
+        expected[(prediction != truth) & (refined == truth), :3] = MENDED
+        expected[(prediction == truth) & (refined != truth), :3] = SPOILT
+        expected[truth == IGNORE, :3] = UNCOUNTED
+        right = (prediction == truth) & (refined == truth)
+        assert (errors[right, 3] == 0).all()
+        np.testing.assert_array_equal(errors[~right], expected[~right])
+
+
+def test_a_large_picture_is_shown_smaller_and_scored_whole(copy):
+    whole, _ = made(copy, "count=2", "per_class=0")
+    small, _ = made(copy, "count=2", "per_class=0", "side=32")
+    for one, other in zip(whole["cards"], small["cards"], strict=True):
+        assert one["size"] == other["size"] == one["shown"] == [41, 33]
+        assert other["shown"] == [32, 26]
+        assert picture_of(other["image"]).size == picture_of(other["errors"]).size == (32, 26)
+        assert (one["mean_iou"], one["confusions"]) == (other["mean_iou"], other["confusions"])
+
+
+def test_the_page_has_the_worst_overall_and_of_each_class(copy):
+    data, trial = made(copy, "count=3", "per_class=2", "least=20")
+    counts = np.stack([trial.tally.confusion(None, index) for index in range(10)])
+    overall, by_class = choose(counts, 3, 2, 20)
+    expected = {trial.name(index): ranks for index, ranks in ranked(overall, by_class).items()}
+    assert {card["name"]: card["ranks"] for card in data["cards"]} == expected
+    assert [card["name"] for card in data["cards"][:3]] == [trial.name(index) for index in overall]
+
+
+def test_worst_as_a_user_types_it(copy):
+    done = atrous("worst", f"run={copy}", "crf=shapes", "count=4", "per_class=1")
+    assert done.returncode == 0, done.stderr
+    path = copy / "worst" / "val-crf-10-20-10-3-1" / "index.html"
+    data = data_of(path)
+    for card in data["cards"][:4]:
+        assert re.search(rf"{card['name']}.*{100 * card['mean_iou']:.1f} %", done.stdout)
+    assert f"{path}  {len(data['cards'])} pictures" in done.stdout.replace("\n", "")
+    assert data["facts"]["command"] == f"atrous worst run={copy} crf=shapes count=4 per_class=1"
+    assert data["facts"]["split"] == "val, 10 pictures"
+    before = path.read_bytes()
+    assert atrous("worst", f"run={copy}", "crf=shapes", "count=4", "per_class=1").returncode == 0
+    assert path.read_bytes() == before
+
+
+def test_the_page_asks_for_nothing_from_outside(copy):
+    text = worst(configured("worst", copy)).read_text("utf-8")
+    assert not re.search(r"https?:|//\w+\.|\bsrc=|\bhref=|url\(|@import|<link|fetch\(|XMLHttpRequest|import ", text)
+    assert "default-src 'none'; img-src data:" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "`run` must say"),
+        (["run=nowhere"], "there is no nowhere"),
+        (["run={run}", "count=0"], "`count` must be 1 to 200 pictures (got 0)"),
+        (["run={run}", "per_class=-1"], "`per_class` must be 0 to 20 pictures (got -1)"),
+        (["run={run}", "least=0"], "`least` must be at least 1 pixels"),
+        (["run={run}", "side=8"], "`side` must be at least 32 pixels"),
+        (["run={run}", "cuont=3"], "did you mean count"),
+        (["run={run}", "split=test"], "train, val"),
+        (["run={run}", "data=voc"], "8 classes, the dataset has 21"),
+    ],
+)
+def test_a_slip_of_worst_is_told_in_a_line(trained, words, says, capsys):
+    assert main(["worst", *(word.replace("{run}", str(trained)) for word in words)]) == 2
+    told = capsys.readouterr().err
+    assert says in told
+    assert told.count("\n") <= 3
+
+
+# ---- in a browser ---------------------------------------------------------------------------------------------------
+NAMES = "[...document.querySelectorAll('article:not([hidden]) h2')].map(each => each.textContent)"
+
+
+def press(tab, group, text):
+    """Clicks the button of a group whose text begins so; gives the names of the pictures then shown, in order."""
+    found = f"[...document.querySelectorAll('#{group} button')].find(each => each.textContent.startsWith({text!r}))"
+    tab.evaluate(f"{found}.click()")
+    return tab.evaluate(NAMES)
+
+
+@pytest.mark.skipif(chromium() is None, reason="needs Chromium")
+def test_the_page_shows_and_orders_in_a_browser_what_python_counts(copy):
+    path = worst(configured("worst", copy, "crf=v2", "crf.w1=0.5", "crf.w2=0.1", "count=4", "per_class=2", "least=60"))
+    cards = data_of(path)["cards"]
+    classes = data_of(path)["classes"]
+    with page(path.as_uri()) as tab:
+        tab.wait_for("document.body.dataset.ready")
+        assert tab.evaluate("document.images.length") == 6 * len(cards)  # five tiles, the errors above a ghost
+        assert tab.evaluate("Promise.all([...document.images].map(each => each.decode())).then(all => all.length)")
+        assert tab.evaluate(NAMES) == [card["name"] for card in sorted(cards, key=lambda card: card["mean_iou"])]
+        for button, key, sign in (
+            ("mean IoU", "mean_iou", -1),  # it was chosen: now the other way round
+            ("pixels right", "pixel_accuracy", 1),
+            ("pixels right", "pixel_accuracy", -1),
+            ("number of wrong", "wrong", -1),
+            ("number of wrong", "wrong", 1),
+        ):
+            ordered = sorted(cards, key=lambda card: sign * card[key])
+            assert press(tab, "orders", button) == [card["name"] for card in ordered]
+        assert press(tab, "orders", "name") == sorted(card["name"] for card in cards)
+        assert len(press(tab, "filters", "worst overall")) == 4
+        for value, each in classes.items():
+            having = [card for card in cards if card["truth"].get(value, 0) >= 60]
+            if not having:
+                continue
+            shown = press(tab, "filters", each["name"])
+            having.sort(key=lambda card: (card["iou"][value], card["ranks"].get(value, 99)))
+            assert shown == [card["name"] for card in having]
+            assert tab.evaluate("document.getElementById('shown').textContent").startswith(f"{len(having)} picture")
+            assert [card["ranks"].get(value) for card in having[:2]] == [1, 2][: len(having)]
+        tab.press("Escape", 27)
+        assert len(tab.evaluate(NAMES)) == len(cards)
+        assert not tab.console_errors
+        assert {request.partition(":")[0] for request in tab.requests} == {"file", "data"}
+
+
+@pytest.mark.skipif(chromium() is None, reason="needs Chromium")
+def test_the_keyboard_is_enough_and_the_page_fits_a_narrow_window(copy):
+    path = worst(configured("worst", copy, "count=4", "per_class=1"))
+    with page(path.as_uri(), 420, 800) as tab:
+        tab.wait_for("document.body.dataset.ready")
+        assert not tab.evaluate("document.documentElement.scrollWidth > innerWidth")
+        focused = "document.activeElement.textContent"
+        for _ in range(2):
+            tab.press("Tab", 9)
+        assert tab.evaluate(focused).startswith("worst overall")
+        tab.call("Input.dispatchKeyEvent", type="char", text="\r", key="Enter")
+        assert tab.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"  # the focus stays
+        assert len(tab.evaluate(NAMES)) == 4
+        assert not tab.console_errors
+
+
+@pytest.mark.skipif(chromium() is None, reason="needs Chromium")
+def test_the_pointer_tells_the_classes_below_it(copy):
+    path = worst(configured("worst", copy, "crf=shapes", "count=2", "per_class=0"))
+    data = data_of(path)
+    card = data["cards"][0]
+    row, column = 20, 30
+    with page(path.as_uri()) as tab:
+        tab.wait_for("document.body.dataset.ready")
+        box = tab.evaluate(
+            "(({x, y, width, height}) => [x, y, width, height])(document.querySelector('.stage')"
+            ".getBoundingClientRect())"
+        )
+        tab.point(box[0] + (column + 0.5) / 41 * box[2], box[1] + (row + 0.5) / 33 * box[3])
+        told = tab.wait_for("!document.getElementById('tip').hidden && document.getElementById('tip').innerText")
+        names = [data["classes"][str(each[row, column])]["name"] for each in labels_of(card)]
+        assert told.split("\n") == [part for pair in zip(data["titles"], names) for part in pair]
+        assert not tab.console_errors
+
+
+@pytest.mark.skipif(chromium() is None, reason="needs Chromium")
+def test_names_of_any_letters_are_text_and_nothing_but_text_on_the_worst_page(copy, tmp_path):
+    data, trial = made(copy, "count=2", "per_class=0")
+    labels = LabelSpace([NASTY, *trial.labels.names[1:]], trial.labels.palette)
+    cards = [card | {"name": NASTY} for card in data["cards"]]
+    text = render(NASTY, {"run": NASTY, "command": NASTY}, cards, labels, 1)
+    (tmp_path / "index.html").write_text(text, "utf-8")
+    with page((tmp_path / "index.html").as_uri()) as tab:
+        tab.wait_for("document.body.dataset.ready")
+        assert tab.evaluate("document.title") == NASTY
+        assert tab.evaluate(NAMES) == [NASTY, NASTY]
+        assert len(press(tab, "filters", NASTY)) == 2
+        assert tab.evaluate("document.scripts.length") == 2
+        assert not tab.console_errors
