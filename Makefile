@@ -31,7 +31,7 @@ INSTALLED := $(VENV)/.installed
 # An empty value lets Python cache its byte code: without it `import lightning` takes 11 s instead of 4.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup train evaluate compare worst predict tune-crf crf submit prepare check-data browse test test-all check format lock clean
+.PHONY: help setup train evaluate compare worst predict tune-crf crf submit prepare check-data browse demo test test-all check format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,13 @@ check-data: $(INSTALLED) ## look at every file of it, count its classes: DATASET
 
 browse: $(INSTALLED) ## pictures as the network will see them: DATASET=voc [ROOT= SEED= ARGS="count=24 split=val"]
 	@$(BIN)/atrous browse $(OVERRIDES)
+
+GRADIO := 6.31.0
+demo: $(INSTALLED) ## a page to drop pictures on: what a network sees, the CRF by sliders: RUN=runs/… [CRF=v1 ARGS="port=8000"]
+	@$(BIN)/python -c 'import sys, importlib.util; sys.exit(importlib.util.find_spec("gradio") is None)' || { \
+	  echo "Installing gradio $(GRADIO) for the page (some 240 MB, only this once) …"; \
+	  $(INSTALL) --override requirements.lock gradio==$(GRADIO); }
+	@$(BIN)/atrous demo $(if $(RUN),'run=$(RUN)') $(if $(CRF),'crf=$(CRF)') $(ARGS)
 
 # ---- set-up: redone only when pyproject.toml or the lock has changed -------------------------------------------------
 setup: $(INSTALLED) ## the virtual environment in .venv [PYTHON=python3.12 TORCH_BACKEND=cpu]

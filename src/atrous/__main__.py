@@ -41,6 +41,7 @@ VERBS = {
     ),
     "refine": ("atrous.command.refine:refine", "refine", "a label map or probabilities from anywhere, by the CRF"),
     "submit": ("atrous.command.submit:submit", "submit", "predictions as a benchmark's server takes them, and checked"),
+    "demo": ("atrous.command.demo:demo", "demo", "a page in the browser: drop a picture, see what a network sees"),
     "browse": ("atrous.command.browse:browse", "browse", "pictures as the network will see them: a sheet and a page"),
     "prepare": ("atrous.command.prepare:prepare", "prepare", "a dataset: from its archives to the folder to train on"),
     "check-data": (
