@@ -3,7 +3,8 @@ import time
 import numpy as np
 import pytest
 
-from atrous.bootstrap import compare, draws, iou, mean_iou, parts
+from atrous import bootstrap
+from atrous.bootstrap import Comparison, draws, iou, mean_iou, parts
 from atrous.metric import Scores
 
 
@@ -24,6 +25,11 @@ def better(matrices: np.ndarray, share: float, seed: int = 1) -> np.ndarray:
     off = matrices * (1 - np.eye(matrices.shape[-1], dtype=int))
     mended = rng.binomial(off, share)
     return matrices - mended + mended.sum(-1)[..., None] * np.eye(matrices.shape[-1], dtype=int)
+
+
+def compare(a: np.ndarray, b: np.ndarray, *how: int, **more: int) -> Comparison:
+    """Of matrices (N, C, C)."""
+    return bootstrap.compare(parts(a), parts(b), *how, **more)
 
 
 def by_hand(a: np.ndarray, b: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -152,10 +158,12 @@ def test_ten_thousand_draws_of_vocs_validation_pictures_take_seconds():
     assert time.perf_counter() - began < 30  # 2 s on one idle core
 
 
-@pytest.mark.parametrize(("a", "b"), [((1, 2, 2), (1, 2, 2)), ((3, 2, 2), (4, 2, 2)), ((3, 2, 2), (3, 3, 3))])
+@pytest.mark.parametrize(
+    ("a", "b"), [((1, 3, 2), (1, 3, 2)), ((3, 3, 2), (4, 3, 2)), ((3, 3, 2), (3, 3, 3)), ((5, 2, 2),) * 2]
+)
 def test_what_is_not_of_the_same_pictures_is_refused(a, b):
     with pytest.raises(ValueError, match="of the same pictures"):
-        compare(np.ones(a, int), np.ones(b, int))
+        bootstrap.compare(np.ones(a, int), np.ones(b, int))
 
 
 def test_no_draw_at_all_is_refused():

@@ -84,3 +84,44 @@ def test_a_search_is_drawn_with_its_best_outlined(tmp_path):
     picture = np.asarray(Image.open(tmp_path / "search.png").convert("RGB")).astype(int)
     outline = (np.abs(picture - (213, 94, 0)).sum(2) < 12).sum(1)  # by row
     assert (outline > 30).sum() >= 4  # an upper and a lower edge in each round
+
+
+def of_colour(path, rgb: str, opacity: float = 1) -> int:
+    """Pixels of this colour, over white."""
+    wanted = [opacity * int(rgb[k : k + 2], 16) + (1 - opacity) * 255 for k in (1, 3, 5)]
+    return int((np.abs(np.asarray(Image.open(path).convert("RGB")) - np.array(wanted)) < 2).all(2).sum())
+
+
+@pytest.mark.parametrize(
+    ("interval", "rgb"),
+    [((0.02, 0.01, 0.03), chart.BETTER), ((-0.02, -0.03, -0.01), chart.WORSE), ((0.01, -0.01, 0.03), chart.UNCLEAR)],
+    ids=["better", "worse", "unclear"],
+)
+def test_a_difference_has_its_verdicts_colour(tmp_path, interval, rgb):
+    nothing = float("nan")
+    rows = [("mean", *interval), ("ring", *interval), ("absent", nothing, nothing, nothing)]
+    found = {}
+    for name, drawn in (("all", rows), ("none", [("mean", nothing, nothing, nothing)] * 3)):
+        chart.differences(drawn, np.array([0.1, -0.1, 0.0, nothing]), tmp_path / f"{name}.png", "b minus a")
+        found[name] = of_colour(tmp_path / f"{name}.png", rgb)
+    assert found["all"] > found["none"] + 200
+
+
+def test_the_pictures_gains_are_drawn_on_either_side_also_where_there_are_none(tmp_path):
+    rows = [("mean", 0.0, 0.0, 0.0)]
+    drawn = {}
+    for name, change in (("gain", [0.2] * 9), ("loss", [-0.2] * 9), ("same", [0.0] * 9), ("void", [float("nan")] * 9)):
+        path = tmp_path / f"{name}.png"
+        chart.differences(rows, np.array(change), path, "b minus a")
+        drawn[name] = [of_colour(path, rgb, 0.75) for rgb in (chart.BETTER, chart.WORSE)]
+        assert min(size(path)) > 400
+    assert drawn["gain"][0] > drawn["same"][0] + 1000
+    assert drawn["loss"][1] > drawn["same"][1] + 1000
+    assert drawn["gain"][1] < 100
+
+
+@pytest.mark.parametrize("classes", [1, 60, 182])
+def test_differences_give_every_class_a_row(tmp_path, classes):
+    rows = [(f"class number {k}", 0.01, -0.02, 0.04) for k in range(classes)]
+    chart.differences(rows, np.zeros(5), tmp_path / "differences.png", "b minus a")
+    assert size(tmp_path / "differences.png")[1] > 30 * classes

@@ -34,6 +34,22 @@ def test_overlay_runs_from_the_picture_to_the_label():
     assert abs(draw.overlay(image, LABEL, LABELS.palette, 0.5) - halfway).max() <= 0.5
 
 
+@pytest.mark.parametrize("alpha", [0.3, 0.37, 0.5, 0.85])
+def test_overlay_is_the_mix_rounded_to_even_for_each_value_under_each_colour(alpha):
+    image = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 4, 1).repeat(3, 2)
+    label = np.tile(np.array([0, 1, 2, IGNORE]), (256, 1))
+    mixed = (1 - alpha) * image + alpha * draw.colour(label, LABELS.palette)
+    for kind in (np.uint8, np.int64):
+        drawn = draw.overlay(image, label.astype(kind), LABELS.palette, alpha)
+        assert drawn.dtype == np.uint8
+        np.testing.assert_array_equal(drawn, np.rint(mixed))
+
+
+def test_overlay_refuses_a_label_without_a_colour():
+    with pytest.raises(ValueError, match="`label` holds 3: it must be 0 to 2"):
+        draw.overlay(np.zeros((1, 1, 3), np.uint8), np.array([[3]], np.uint8), LABELS.palette)
+
+
 def test_errors_tell_each_kind_of_pixel_apart():
     #                 right wrong mended spoilt void
     label = np.array([[1, 1, 1, 1, IGNORE]], np.uint8)

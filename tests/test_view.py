@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -64,15 +66,16 @@ def test_tiles_of_a_network_that_sees_one_pixel_are_the_whole(image):
         torch.testing.assert_close(found.softmax(1), pointwise(image).softmax(1))
 
 
-def test_overlapping_tiles_are_averaged_as_by_hand(net, image):
+@pytest.mark.parametrize(("fuse", "form"), [("mean", lambda scores: scores.softmax(1)), ("max", lambda scores: scores)])
+def test_overlapping_tiles_are_averaged_as_by_hand(net, image, fuse, form):
     total, count = torch.zeros(1, 4, 33, 47), torch.zeros(33, 47)
     for top in (0, 10, 13):  # the last ends where the picture does
         for left in (0, 15, 17):
-            total[..., top : top + 20, left : left + 30] += net(image[..., top : top + 20, left : left + 30])
+            total[..., top : top + 20, left : left + 30] += form(net(image[..., top : top + 20, left : left + 30]))
             count[top : top + 20, left : left + 30] += 1
-    found = View(crop=[20, 30], stride=[10, 15])(net, image)
+    found = form(View(crop=[20, 30], stride=[10, 15], fuse=fuse)(net, image))
     torch.testing.assert_close(found, total / count)
-    assert not torch.allclose(found, net(image), atol=1e-3)
+    assert not torch.allclose(found, form(net(image)), atol=1e-3)
 
 
 @pytest.mark.parametrize(("crop", "stride"), [(20, None), ([20, 60], [20, 60]), (7, 7), (33, 1)])
@@ -81,9 +84,24 @@ def test_every_pixel_is_in_a_tile_and_no_tile_is_larger_or_leaves_the_picture(cr
     high, wide = (crop, crop) if isinstance(crop, int) else crop
     for rows, columns in view.windows(33, 47):
         assert (rows.stop - rows.start, columns.stop - columns.start) == (min(high, 33), min(wide, 47))
+        assert rows.stop <= 33
+        assert columns.stop <= 47
         seen[rows, columns] += 1
     assert seen.min() >= 1
-    assert seen.shape == (33, 47)
+
+
+def test_what_tiles_give_is_put_together_in_the_cpus_memory_also_where_a_scale_fits_one(image):
+    devices = []
+
+    class Elsewhere(torch.Tensor):
+        def cpu(self, *how, **kinds):
+            devices.append("brought")
+            return self.as_subclass(torch.Tensor)
+
+    there = lambda image: torch.zeros(1, 4, *image.shape[-2:]).as_subclass(Elsewhere)  # noqa: E731
+    view = View([0.3, 1], fuse="max", crop=24)
+    assert type(view(there, image)) is torch.Tensor
+    assert len(devices) == 1 + len(list(view.windows(33, 47)))
 
 
 def test_the_network_never_sees_more_than_a_tile(image):
@@ -103,6 +121,14 @@ def test_the_network_never_sees_more_than_a_tile(image):
         ({"scales": []}, "`tta.scales`"),
         ({"scales": [0.5, 0]}, "`tta.scales`"),
         ({"scales": 0.5}, "`tta.scales`"),
+        ({"scales": ["a"]}, "`tta.scales`"),
+        ({"scales": [0.5, None]}, "`tta.scales`"),
+        ({"scales": [float("nan")]}, "`tta.scales`"),
+        ({"scales": [float("inf")]}, "`tta.scales`"),
+        ({"flip": None}, "`tta.flip`"),
+        ({"crop": "ab"}, "`slide.crop`"),
+        ({"crop": 20.5}, "`slide.crop`"),
+        ({"crop": True}, "`slide.crop`"),
         ({"fuse": "sum"}, "`tta.fuse` must be mean or max"),
         ({"crop": 0}, "`slide.crop`"),
         ({"crop": [3, 4, 5]}, "`slide.crop`"),
@@ -112,5 +138,5 @@ def test_the_network_never_sees_more_than_a_tile(image):
     ],
 )
 def test_what_can_not_be_is_told_by_its_name(how, says):
-    with pytest.raises(ValueError, match=says.replace("`", "`")):
+    with pytest.raises(ValueError, match=re.escape(says)):
         View(**how)

@@ -166,9 +166,10 @@ def tell(error: BaseException) -> tuple[str, int] | None:
         while deepest.__cause__ is not None:
             deepest = deepest.__cause__
         return "\n".join([*str(error).splitlines()[:2], *str(deepest).splitlines()[:2]]), 2
-    if type(error).__name__ == "OutOfMemoryError":
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):  # the CPU's
         cures = "device_batch=<fewer> (the rest is accumulated), augment.crop=<smaller>, trainer.precision=bf16-mixed"
-        return f"the device's memory is full ({str(error).splitlines()[0]})\nwhat helps: {cures}", 1
+        told = f"the device's memory is full ({str(error).splitlines()[0]})"
+        return f"{told}\nwhat helps: in training {cures}; else slide.crop=513 (pictures in tiles)", 1
     in_worker = re.match(r"Caught (\w+) in DataLoader worker", str(error))
     if in_worker:
         files = re.findall(r'File "([^"]+)"', str(error))

@@ -95,18 +95,17 @@ class Comparison:
 
 
 def compare(a: np.ndarray, b: np.ndarray, resamples: int = 10_000, seed: int = 0, chunk: int = CHUNK) -> Comparison:
-    """a, b: the counts (N, C, C) of the same N pictures."""
-    if a.shape != b.shape or len(a) < 2:
+    """a, b: `parts` (N, 3, C) of the counts of the same N pictures."""
+    if a.shape != b.shape or len(a) < 2 or a.shape[1] != 3:
         raise ValueError(
-            f"`a` and `b` must be counts (N, C, C) of the same pictures, two or more ({a.shape}, {b.shape})"
+            f"`a` and `b` must be parts (N, 3, C) of the same pictures, two or more ({a.shape}, {b.shape})"
         )
     if resamples < 1:
         raise ValueError(f"`resamples` must be at least 1 (got {resamples})")
-    counts = parts(a), parts(b)
-    whole = [iou(each.sum(0)) for each in counts]
+    whole = [iou(each.sum(0)) for each in (a, b)]
     means = [float(mean_iou(values)) for values in whole]
     # Pixels are whole numbers that float64 holds exactly, and multiplies fast.
-    flat = [each.reshape(len(each), -1).astype(np.float64) for each in counts]
+    flat = [each.reshape(len(each), -1).astype(np.float64) for each in (a, b)]
     classes, mean = [], []
     for times in draws(len(a), resamples, seed, chunk):
         drawn = [iou((times.astype(np.float64) @ each).reshape(len(times), 3, -1)) for each in flat]
@@ -119,7 +118,7 @@ def compare(a: np.ndarray, b: np.ndarray, resamples: int = 10_000, seed: int = 0
         mean=Interval.of(means[1] - means[0], differences),
         classes=[Interval.of(*each) for each in zip(whole[1] - whole[0], by_class.T)],
         ahead=float((differences > 0).mean()),
-        single=(mean_iou(iou(counts[0])), mean_iou(iou(counts[1]))),
+        single=(mean_iou(iou(a)), mean_iou(iou(b))),
     )
 
 

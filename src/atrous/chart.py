@@ -1,4 +1,4 @@
-"""Charts of numbers: curves, the confusion matrix, trimaps, a search."""
+"""Charts of numbers: curves, the confusion matrix, trimaps, a search, two networks compared."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from atrous.disk import write_whole
 
 # Each line by its colour and by its dashes.
 LINES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#E69F00", "-"), ("#56B4E9", "--"))
+
+BETTER, WORSE, UNCLEAR = LINES[0][0], LINES[1][0], "#8a8a8a"
 
 # Paper: figure 5 of v1, VOC 2012 val; the numbers are in the authors' own plotting script.
 TRIMAP_WIDTHS = (1, 2, 3, 4, 5, 7, 10, 13, 16, 20, 25, 30, 35, 40)
@@ -221,6 +223,58 @@ def _heat_map(axis: Any, scores: Mapping[Any, float], w1: float) -> None:
     axis.set_xlabel("sigma_beta", fontsize=9)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
+
+
+def differences(
+    rows: Sequence[tuple[str, float, float, float]], change: np.ndarray, path: str | Path, title: str
+) -> None:
+    """Draw what a second network does better or worse. rows: (name, difference, its interval's bounds), 0 to 1 and NaN
+    where there is none, the first that of them all; change: what each picture gained, NaN where that is nothing."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.5, max(3.2, 0.26 * len(rows) + 1.2)), dpi=144, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    _draw_intervals(_chart(left, "IoU, with the 95 % interval"), rows)
+    _draw_gains(_chart(right, "pictures, by what each gained"), 100 * change[np.isfinite(change)])
+    for axis, score, along in ((left, "IoU", "y"), (right, "its own mean IoU", "x")):
+        axis.set_xlabel(f"points of {score}")
+        axis.grid(False, axis=along)
+        axis.axvline(0, color="#202020", linewidth=0.8, zorder=3)
+    _write_figure(figure, path)
+
+
+def _draw_intervals(axis: Any, rows: Sequence[tuple[str, float, float, float]]) -> None:
+    for place, (_, *bounds) in enumerate(rows):
+        value, low, high = (100 * each for each in bounds)
+        if not np.isfinite(value):
+            axis.text(0, place, "  absent", va="center", fontsize=8, color=UNCLEAR)
+            continue
+        rgb = UNCLEAR if low <= 0 <= high else BETTER if value > 0 else WORSE
+        axis.barh(place, value, 0.62, color=rgb, alpha=0.55)
+        axis.plot([low, high], [place, place], color=rgb, linewidth=2, solid_capstyle="butt")
+        axis.plot(value, place, "o", color=rgb, markersize=4)
+    axis.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=9)
+    axis.get_yticklabels()[0].set_fontweight("bold")
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.axhline(0.5, color="#bbbbbb", linewidth=0.8)
+    axis.tick_params(axis="y", length=0)
+
+
+def _draw_gains(axis: Any, points: np.ndarray) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    reach = max(1.0, float(np.abs(points).max(initial=0)))
+    edges = np.linspace(-reach, reach, 2 * min(20, max(4, len(points) // 8)) + 1)  # 0 is an edge
+    worse, same, better = points[points < 0], points[points == 0], points[points > 0]
+    for part, rgb in ((worse, WORSE), (better, BETTER)):
+        axis.hist(part, edges, color=rgb, alpha=0.75, rwidth=0.92)
+    how = {"transform": axis.transAxes, "va": "top", "fontweight": "bold"}
+    axis.text(0.02, 0.98, f"{len(worse)} worse", color=WORSE, **how)
+    told = f"{len(better)} better" + (f"\n{len(same)} the same" if len(same) else "")
+    axis.text(0.98, 0.98, told, color=BETTER, ha="right", **how)
+    axis.set_ylim(top=axis.get_ylim()[1] * 1.15)
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _write_figure(figure: Any, path: str | Path, **how: Any) -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+STALE = 600
+"""Seconds in which nobody wrote to a part: its process is gone."""
 
 
 def make_folder(path: Path, setting: str) -> Path:
@@ -22,7 +27,7 @@ def write_whole(path: Path, content: bytes | memoryview, durable: bool = True) -
     """The file is either the old one or the new one, never half of it, also under kill -9 and on a full disk.
 
     `durable`: under a power failure too, which costs a few milliseconds."""
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     try:
         with open(part, "wb") as file:
             file.write(content)
@@ -39,7 +44,7 @@ def write_whole(path: Path, content: bytes | memoryview, durable: bool = True) -
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Gives the place where another program is to write; the file appears at the end, if nothing went wrong."""
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     try:
         yield part
         try:
@@ -50,6 +55,49 @@ def written_whole(path: Path) -> Iterator[Path]:
             raise _not_written(path, error) from None
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file that is written piece by piece; a full disk is told as everywhere else."""
+    try:
+        with open(path, "wb") as file:
+            yield file
+    except OSError as error:
+        if error.filename not in (None, str(path)):  # another's, that was to be read
+            raise
+        raise _not_written(path, error) from None
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is written until it is whole: a place of this process, so that two commands can't mix theirs."""
+    if path.parent not in _swept:
+        _swept.add(path.parent)
+        _sweep(path.parent)
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
+
+
+_swept: set[Path] = set()
+"""Folders, each of which a process looks through once: with thousands of files that takes a while."""
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed processes left. What was written a moment ago may be another machine's, on a shared disk."""
+    for part in folder.glob("*.*.part"):
+        number = part.name.split(".")[-2]
+        with suppress(OSError):  # gone meanwhile, or not ours to remove
+            if number.isdigit() and not _runs(int(number)) and time.time() - part.stat().st_mtime > STALE:
+                part.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def append_lines(path: Path, lines: Sequence[str]) -> None:
@@ -66,6 +114,7 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def _not_written(path: Path, error: OSError) -> ValueError:
+    path = path.with_name(path.name.removesuffix(f".{os.getpid()}.part"))  # as the user knows it
     cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see that it can be written"
     return ValueError(f"could not write {path} ({error.strerror}): {cure} and run the same command again")
 

@@ -28,16 +28,26 @@ TITLES = ("image", "truth", "prediction", "after the CRF", "errors")
 
 def colour(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """(H, W) class indices or IGNORE -> (H, W, 3) uint8."""
-    unknown = label[((label < 0) | (label >= len(palette))) & (label != IGNORE)]
-    if unknown.size:
-        raise ValueError(f"`label` holds {unknown[0]}: it must be 0 to {len(palette) - 1}, or {IGNORE} for void")
+    _check_coloured(label, palette)
     return colour_table(palette)[label]
 
 
+def _check_coloured(label: np.ndarray, palette: np.ndarray) -> None:
+    unknown = label[((label < 0) | (label >= len(palette))) & (label != IGNORE)]
+    if unknown.size:
+        raise ValueError(f"`label` holds {unknown[0]}: it must be 0 to {len(palette) - 1}, or {IGNORE} for void")
+
+
 def overlay(image: np.ndarray, label: np.ndarray, palette: np.ndarray, alpha: float = 0.5) -> np.ndarray:
-    """The picture (H, W, 3) seen through its coloured label; `alpha` is the weight of the label, 0 to 1."""
-    mixed = (1 - alpha) * image + alpha * colour(label, palette)
-    return np.rint(mixed).astype(np.uint8)
+    """The picture (H, W, 3) uint8 seen through its coloured label; `alpha` is the weight of the label, 0 to 1."""
+    _check_coloured(label, palette)
+    # What becomes of each value under each colour is computed once, and a frame of a video is but looked up.
+    mixed = (1 - alpha) * np.arange(256) + alpha * colour_table(palette)[..., None]
+    table = np.rint(mixed).astype(np.uint8)  # (256 labels, 3, 256 values)
+    rows, drawn = 256 * label.astype(np.intp), np.empty_like(image)
+    for channel in range(3):
+        drawn[..., channel] = table[:, channel].ravel()[rows + image[..., channel]]
+    return drawn
 
 
 def errors(

@@ -20,7 +20,9 @@ def below(folder: Path, suffixes: Sequence[str], others: Iterable[Path] = ()) ->
     top = folder.resolve()
     apart = [other.resolve() for other in others if top in other.resolve().parents]
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in suffixes and not any(other in path.resolve().parents for other in apart):
+        if path.suffix.lower() not in suffixes or path.is_dir():  # a folder may be called frames.png
+            continue
+        if not any(other in path.resolve().parents for other in apart):
             yield path
 
 
@@ -41,19 +43,31 @@ def settings_of(path: Path, verb: str) -> str | None:
     """With what settings `verb` has made this PNG; None where there is none."""
     if not path.exists():
         return None
-    try:
-        with Image.open(path) as picture:
-            settings = picture.info.get(verb)
-    except OSError:
-        settings = None
+    settings = told_in(path, verb)
     if settings is None:
         raise foreign(path, verb)
     return settings
 
 
+def told_in(path: Path, verb: str) -> str | None:
+    """What a picture tells under the key `verb`; None where it tells nothing, or is no picture."""
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get(verb)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # whatever PIL raises
+        return None
+
+
 def foreign(path: Path, verb: str) -> ValueError:
     """What is there and was made by something else is not ours to replace."""
     return ValueError(f"{path} is there, and `{verb}` has not made it: take another `out`, or delete it")
+
+
+def reason(error: Exception, path: Path) -> str:
+    """What went wrong with a file, in words that name it; of a pipe that broke the system names none."""
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"{error.filename or path} ({error.strerror or error})"
 
 
 def name_some(title: str, told: Sequence[str]) -> None:

@@ -109,6 +109,14 @@ def absences(overrides: Sequence[str], config_name: str = "config") -> list[str]
     return [f"~{o[:-5]}" if o.endswith("=null") and o[:-5] in groups else o for o in overrides]
 
 
+def check_number(key: str, value: Any, low: int, high: int | None = None, unit: str = "") -> None:
+    """Refuses a setting that is no whole number from `low` to `high`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= (value if high is None else high):
+        allowed = f"at least {low:,}" if high is None else f"{low:,} to {high:,}"
+        told = "null" if value is None else value
+        raise ValueError(f"`{key}` must be {allowed}{unit and ' ' + unit} (got {told})")
+
+
 # ---- what can't be understood -----------------------------------------------------------------------------------
 def misunderstood(overrides: Sequence[str], config_name: str = "config") -> str | None:
     """What is wrong with these overrides, in at most five lines; None where nothing is."""
@@ -238,7 +246,11 @@ def _wrong_type(key: str, node: Any, value: Any, groups: dict[str, list[str]], s
     shown: Any = (
         node.name if isinstance(node, Enum) else OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
     )
-    return None if fits or key == "trainer.devices" else f"`{key}` is {expected} ({shown} unless set); got {value!r}"
+    return (
+        None
+        if fits or key in ("trainer.devices", "devices")
+        else f"`{key}` is {expected} ({shown} unless set); got {value!r}"
+    )
 
 
 def _takes_fractions(base: DictConfig, key: str) -> bool:

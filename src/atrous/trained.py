@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,14 +73,18 @@ class Trained(NamedTuple):
     def refine(self, image: np.ndarray, probs: Tensor) -> Tensor:
         """(C, H, W) probabilities after the CRF."""
         assert self.crf is not None
-        picture = torch.tensor(image, device=probs.device).permute(2, 0, 1)[None].contiguous()
+        device = self.segmenter.device  # tiles were put together elsewhere
+        picture = torch.tensor(image, device=device).permute(2, 0, 1)[None].contiguous()
         with torch.inference_mode():
-            return self.crf(picture, probs[None])[0]
+            return self.crf(picture, probs[None].to(device))[0]
 
     def prediction(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         """(H, W) uint8, after the CRF where there is one. size: the prediction's, where the image is a smaller one of
         its picture."""
-        found = self.scores(image) if self.crf is None else self.refine(image, self.probs(image))
+        scores = self.scores(image)
+        if not scores.max().isfinite():
+            raise ValueError(f"the network of {self.path} gives NaN: its weights are no good")
+        found = scores if self.crf is None else self.refine(image, scores.softmax(0))
         if size is not None and tuple(found.shape[-2:]) != size:
             probs = found.softmax(0) if self.crf is None else found
             found = F.interpolate(probs[None], size, mode="bilinear", align_corners=False)[0]
@@ -90,16 +95,25 @@ def open_trained(cfg: DictConfig, device: str | None = None) -> Trained:
     """`cfg` holds what conf/trained.yaml does."""
     if cfg.run is None:
         raise ValueError("`run` must say whose network: the folder of a run or a checkpoint, run=runs/…/seed0")
-    view = View(**plain(cfg.tta), **plain(cfg.slide))
+    view = View(**(plain(cfg.tta) or {}), **(plain(cfg.slide) or {}))
     crf: Any = build_crf(plain(cfg.crf))
     path = Path(str(cfg.run)).expanduser()
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = device or usual_device(path)
     segmenter = foreign(path, cfg, place) if cfg.like else own(path, cfg, place)
     exported = not isinstance(segmenter.scores, Complete)  # a program, which computes in what it was written in
     trained = Trained(path, segmenter, view, "32-true" if exported else precision_of(segmenter.about), crf)
     if crf is not None:
         check_crf(segmenter.about)
     return trained
+
+
+def usual_device(path: Path) -> str:
+    """A GPU where there is one, and what computes the file knows of it."""
+    if torch.cuda.is_available() and path.suffix == ".onnx" and find_spec("onnxruntime"):
+        import onnxruntime
+
+        return "cuda" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def check_crf(about: About) -> None:

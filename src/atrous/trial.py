@@ -7,6 +7,8 @@ is of the network's weights, how it looked, the dataset and the precision: nothi
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +20,12 @@ from omegaconf import DictConfig
 from atrous.bar import bar
 from atrous.batch import LabelSpace
 from atrous.build import build_files, plain
+from atrous.crf import DenseCRF
+from atrous.data.files import Pair
+from atrous.override import check_number
 from atrous.probs import Probabilities
 from atrous.segmenter import check_targets
-from atrous.tally import Tally
+from atrous.tally import Tally, told
 from atrous.trained import Trained, open_trained
 
 
@@ -43,18 +48,11 @@ class Trial:
 
     @property
     def folder_name(self) -> str:
-        """Another CRF, another look at the pictures, another folder."""
-        crf, view = self.trained.crf, self.trained.view
-        words = [self.split]
-        if crf is not None:
-            values = (crf.w1, crf.sigma_alpha, crf.sigma_beta, crf.w2, crf.sigma_gamma)
-            words += ["crf", *(f"{value:g}" for value in values)]
-        if len(view.looks) > 1 or view.scales != (1.0,):
-            scales = ",".join(f"{scale:g}" for scale in view.scales)
-            words += ["tta", scales, *(["flip"] if view.flip else []), view.fuse]
-        if view.crop is not None and view.stride is not None:
-            words += ["slide", *("x".join(map(str, pair)) for pair in (view.crop, view.stride))]
-        return "-".join(words)
+        """Other pictures, another CRF, another look at them: another folder."""
+        usual = meaning(self.trained.segmenter.about.config.get("data") or {})
+        ours = meaning(self.dataset)
+        other = [] if ours == usual else [self.dataset["_target_"].rpartition(".")[2].lower(), short(ours)]
+        return "-".join([*other, self.split, *crf_words(self.trained.crf), *self.trained.view.words])
 
     def count(self, indices: Sequence[int], workers: int | None = None, quiet: bool = False) -> None:
         """Sees to it that these pictures are counted, before and after the CRF if there is one."""
@@ -72,21 +70,19 @@ class Trial:
 def open_trial(cfg: DictConfig, device: str | None = None, rank: int = 0) -> Trial:
     """`cfg` holds what conf/trained.yaml does, and `data`: another dataset than it was trained on; `root`: where the
     dataset is now; `split`."""
+    if cfg.get("workers") is not None:
+        check_number("workers", cfg.workers, 0)
     trained = open_trained(cfg, device)
     path, config = trained.path, trained.segmenter.about.config
     node = dataset_of(config, plain(cfg.data), cfg.root, path)
     check_targets(node, "atrous.data", cfg.trust)
     pictures = build_files(node)
-    if len(pictures.labels) != len(trained.labels):
-        raise ValueError(
-            f"{path} knows {len(trained.labels)} classes, the dataset has {len(pictures.labels)}: "
-            "it can be tried on data of its own classes only"
-        )
+    check_classes(trained, pictures.labels)
     split = pictures.val if cfg.split is None else cfg.split
     samples = pictures.split(split)
     if not len(samples):
         raise ValueError(f"the split {split!r} is empty: there is nothing to score")
-    key = f"{quote(split, safe='+')}-{trained.key(meaning(node))}"
+    key = f"{quote(split, safe='+')}-{trained.key(meaning(node, samples))}"
     probs = Probabilities(samples, trained.home / "probs" / key, len(pictures.labels))
     return Trial(trained, node, split, probs, Tally(probs, trained.home / "trial" / key, rank))
 
@@ -102,6 +98,49 @@ def dataset_of(
     return node if root is None else node | {"root": root}
 
 
-def meaning(node: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a dataset decides what its pictures are."""
-    return {key: value for key, value in node.items() if key not in ("train", "val", "cache", "max_bad")}
+def check_classes(trained: Trained, labels: LabelSpace) -> None:
+    """Refuses data of other classes, also of the same ones in another order: a score would mean nothing."""
+    ours, theirs = trained.labels.names, labels.names
+    if len(ours) != len(theirs):
+        raise ValueError(
+            f"{trained.path} knows {len(ours)} classes, the dataset has {len(theirs)}: "
+            "it can be tried on data of its own classes only"
+        )
+    for index, (one, other) in enumerate(zip(ours, theirs)):
+        if one != other:
+            raise ValueError(
+                f"class {index} of {trained.path} is {one!r}, that of the dataset is {other!r}: "
+                "it can be tried on data of its own classes only, in their order"
+            )
+
+
+def meaning(node: Mapping[str, Any], samples: Any = None) -> dict[str, Any]:
+    """What decides what the pictures of a dataset are; with `samples`, also each file's size and time, so that nothing
+    that was found with another one is taken for its own."""
+    same = {key: value for key, value in node.items() if key not in ("root", "train", "val", "cache", "max_bad")}
+    return same if samples is None or not hasattr(samples, "pairs") else same | {"files": stamps(samples.pairs)}
+
+
+def stamps(pairs: Sequence[Pair]) -> str:
+    told = hashlib.sha256()
+    for pair in pairs:
+        for path in (pair.image, pair.label):
+            # A test set has no labels.
+            stat = path.stat() if path.exists() else None
+            told.update(f"{pair.name} {stat and (stat.st_size, stat.st_mtime_ns)}\n".encode())
+    return told.hexdigest()
+
+
+def crf_words(crf: DenseCRF | None) -> list[str]:
+    """Its values, and what is not usual about it."""
+    if crf is None:
+        return []
+    words = ["crf", *(f"{x:g}" for x in (crf.w1, crf.sigma_alpha, crf.sigma_beta, crf.w2, crf.sigma_gamma))]
+    words += [f"{crf.iterations}_iterations"] if crf.iterations != 10 else []
+    words += [crf.normalization] if crf.normalization != "symmetric" else []
+    words += [crf.backend] if crf.backend != "native" else []
+    return words + ([short(told(crf))] if crf.compatibility is not None else [])
+
+
+def short(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:6]

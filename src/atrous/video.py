@@ -6,7 +6,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -87,8 +87,8 @@ def writing(path: Path, size: tuple[int, int], source: Video, comment: str) -> I
                     raise _unwritten(path, _text(errors)) from None
 
             yield write
-            pipe_in.close()
-            if process.wait():
+            whole = _close(pipe_in)
+            if process.wait() or not whole:
                 raise _unwritten(path, _text(errors))
 
 
@@ -124,9 +124,13 @@ def _running(words: list[str], **pipes: int) -> Iterator[tuple[subprocess.Popen[
             process.wait()
 
 
-def _close(pipe: IO[bytes]) -> None:
-    with suppress(BrokenPipeError):  # what is left in the buffer has no reader
+def _close(pipe: IO[bytes]) -> bool:
+    """Whether what was left in its buffer found a reader."""
+    try:
         pipe.close()
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _input(path: Path) -> list[str]:

@@ -14,6 +14,8 @@ Scores = Callable[[Tensor], Tensor]
 """(1, 3, h, w) uint8 RGB -> (1, C, h, w)."""
 
 FUSE = ("mean", "max")
+MOST = 8
+"""Times the picture's size: beyond, a slip is likelier than a wish."""
 
 
 class View:
@@ -28,13 +30,16 @@ class View:
         crop: int | Sequence[int] | None = None,
         stride: int | Sequence[int] | None = None,
     ):
-        if not isinstance(scales, Sequence) or not scales or min(scales) <= 0:
-            raise ValueError(f"`tta.scales` must be a list of positive numbers, [0.5,0.75,1] (got {scales})")
+        right = isinstance(scales, Sequence) and scales and all(_is_number(x) and 0 < x <= MOST for x in scales)
+        if not right or isinstance(scales, str):
+            raise ValueError(f"`tta.scales` must be a list of numbers up to {MOST}, [0.5,0.75,1] (got {scales})")
+        if not isinstance(flip, bool):
+            raise ValueError(f"`tta.flip` must be true or false (got {flip})")
         if fuse not in FUSE:
             raise ValueError(f"`tta.fuse` must be {' or '.join(FUSE)} (got {fuse!r})")
         if crop is None and stride is not None:
             raise ValueError(f"`slide.stride={stride}`, but no `slide.crop` says how large a tile is: slide.crop=513")
-        self.scales, self.flip, self.fuse = tuple(float(scale) for scale in scales), bool(flip), fuse
+        self.scales, self.flip, self.fuse = tuple(float(scale) for scale in scales), flip, fuse
         self.crop = None if crop is None else _pair("slide.crop", crop)
         # A third of overlap: no pixel is seen at a tile's edge alone.
         usual = None if self.crop is None else tuple(max(1, side * 2 // 3) for side in self.crop)
@@ -52,46 +57,62 @@ class View:
     def looks(self) -> list[tuple[float, bool]]:
         return list(product(self.scales, (False, True) if self.flip else (False,)))
 
-    def __call__(self, scores: Scores, image: Tensor) -> Tensor:
-        """image (1, 3, H, W) uint8 -> (1, C, H, W) float32 scores: their softmax is the probabilities. Where tiles or
-        several looks are put together, that is done in the CPU's memory: a GPU holds one tile's scores at a time."""
-        looks = self.looks
-        if looks == [(1.0, False)]:
-            return self._tiles(scores, image, mean_of=lambda tile: tile)
-        if self.fuse == "max":
-            total = self._look(scores, image, *looks[0], mean_of=lambda tile: tile)
-            for look in looks[1:]:
-                total = torch.maximum(total, self._look(scores, image, *look, mean_of=lambda tile: tile))
-            return total
-        total = self._look(scores, image, *looks[0], mean_of=_probs)
-        for look in looks[1:]:
-            total += self._look(scores, image, *look, mean_of=_probs)
-        return total.div_(len(looks)).log_()
+    @property
+    def words(self) -> list[str]:
+        """What is not plain about it, for a folder's name."""
+        words: list[str] = []
+        if self.looks != [(1.0, False)]:
+            scales = ",".join(f"{scale:g}" for scale in self.scales)
+            words += ["tta", scales, *(["flip"] if self.flip else []), self.fuse]
+        if self.crop is not None and self.stride is not None:
+            words += ["slide", *("x".join(map(str, pair)) for pair in (self.crop, self.stride))]
+        return words
 
-    def _look(self, scores: Scores, image: Tensor, scale: float, flip: bool, mean_of: Scores) -> Tensor:
+    def __call__(self, scores: Scores, image: Tensor) -> Tensor:
+        """image (1, 3, H, W) uint8 -> (1, C, H, W) float32 scores: their softmax is the probabilities. Where pictures
+        are seen in tiles, these are put together in the CPU's memory: a GPU holds one tile's scores at a time."""
+        if self.looks == [(1.0, False)] and not self._cuts(image):
+            return scores(image).float()
+        given = scores if self.fuse == "max" else _probs_of(scores)
+        total: Tensor | None = None
+        for look in self.looks:
+            found = self._look(given, image, *look)
+            if total is None:
+                total = found
+            elif self.fuse == "max":
+                total = torch.maximum(total, found)
+            else:
+                total += found
+        assert total is not None
+        return total if self.fuse == "max" else total.div_(len(self.looks)).log_()
+
+    def _look(self, given: Scores, image: Tensor, scale: float, flip: bool) -> Tensor:
         height, width = image.shape[-2:]
         seen = image if scale == 1 else _resized(image, scale)
         seen = seen.flip(-1) if flip else seen
-        found = self._tiles(scores, seen, mean_of)
+        found = self._tiles(given, seen) if self._cuts(seen) else given(seen).float()
+        found = found if self.crop is None else found.cpu()
         found = found.flip(-1) if flip else found
         if found.shape[-2:] != (height, width):
             found = F.interpolate(found, (height, width), mode="bilinear", align_corners=True)
         return found
 
-    def _tiles(self, scores: Scores, image: Tensor, mean_of: Scores) -> Tensor:
+    def _cuts(self, image: Tensor) -> bool:
+        """Whether it takes more than a tile."""
+        height, width = image.shape[-2:]
+        return self.crop is not None and (self.crop[0] < height or self.crop[1] < width)
+
+    def _tiles(self, given: Scores, image: Tensor) -> Tensor:
         """Where tiles overlap, the mean of what they give."""
         height, width = image.shape[-2:]
-        if self.crop is None or self.stride is None or (self.crop[0] >= height and self.crop[1] >= width):
-            return mean_of(scores(image).float())
         total, count = torch.zeros(()), torch.zeros(height, width)
         for rows, columns in self.windows(height, width):
-            tile = mean_of(scores(image[..., rows, columns].contiguous()).float()).cpu()
+            tile = given(image[..., rows, columns].contiguous()).float().cpu()
             if not total.ndim:
                 total = tile.new_zeros(1, tile.shape[1], height, width)
             total[..., rows, columns] += tile
             count[rows, columns] += 1
-        total /= count
-        return total
+        return total.div_(count)
 
     def windows(self, height: int, width: int) -> Iterator[tuple[slice, slice]]:
         """The tiles of a picture, of which the last of a row or column ends where the picture does."""
@@ -107,14 +128,18 @@ def _starts(length: int, side: int, step: int) -> list[int]:
 
 
 def _pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or min(pair) < 1:
+    pair = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
+    if len(pair) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in pair):
         raise ValueError(f"`{name}` must be a number of pixels, or [height,width] (got {value})")
     return pair[0], pair[1]
 
 
-def _probs(scores: Tensor) -> Tensor:
-    return scores.softmax(1)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _probs_of(scores: Scores) -> Scores:
+    return lambda image: scores(image).float().softmax(1)
 
 
 def _resized(image: Tensor, scale: float) -> Tensor:

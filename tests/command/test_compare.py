@@ -1,5 +1,7 @@
 import json
 import shutil
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from PIL import Image
 from running import SCRAMBLED, atrous, run
 
 from atrous.__main__ import main
-from atrous.command.compare import compare
+from atrous.batch import LabelSpace
+from atrous.command.compare import compare, same_pictures
 from atrous.command.evaluate import evaluate
 from atrous.metric import Scores
 from atrous.override import CONF, absences
@@ -146,7 +149,17 @@ def test_runs_of_other_classes_are_not_compared(copy, longer, capsys):
     rename(saved)
     torch.save(saved, path)
     assert main(["compare", f"a={copy}", f"b={longer}"]) == 2
-    assert "the runs know other classes (as " in capsys.readouterr().err
+    assert f"class 7 of {longer} is 'other', that of the dataset is 'moon'" in capsys.readouterr().err
+
+
+def test_runs_on_datasets_of_other_classes_each_its_own_are_not_compared():
+    def trial(*names: str) -> Any:
+        return SimpleNamespace(labels=LabelSpace(names, np.arange(3 * len(names)).reshape(-1, 3)))
+
+    with pytest.raises(ValueError, match=r"the runs know other classes \(as disc / ring\)"):
+        same_pictures(trial("ground", "disc"), trial("ground", "ring"))
+    with pytest.raises(ValueError, match=r"the runs know other classes \(2 and 3\)"):
+        same_pictures(trial("ground", "disc"), trial("ground", "disc", "ring"))
 
 
 def rename(saved):
@@ -165,7 +178,8 @@ def test_a_run_can_be_compared_with_weights_from_elsewhere(copy, tmp_path, capsy
     data = ["data=shapes", "data.size=[33,41]", "data.val_pictures=10"]
     words = ["compare", f"a={copy}", f"b={tmp_path / 'theirs.pth'}", *network, *data]
     assert main(words) == 0
-    found = json.loads((tmp_path / "theirs" / "compare" / "run" / "val" / "compare.json").read_text())
+    (path,) = tmp_path.glob("theirs/compare/run/shapes-*-val/compare.json")
+    found = json.loads(path.read_text())
     assert found["mean_iou"]["difference"] == pytest.approx(0, abs=0.02)  # theirs is computed in another precision
     assert main(["compare", f"a={copy}", f"b={copy}", *network, *data]) == 2
     assert "tells by itself what network it is" in capsys.readouterr().err
@@ -179,6 +193,9 @@ def test_a_run_can_be_compared_with_weights_from_elsewhere(copy, tmp_path, capsy
         (["a={run}", "b=nowhere"], "there is no nowhere"),
         (["a={run}", "b={run}", "run={run}"], "there is no `run`"),
         (["a={run}", "b={run}", "resamples=10"], "`resamples` must be 100 to 100,000 (got 10)"),
+        (["a={run}", "b={run}", "resamples=null"], "`resamples` must be 100 to 100,000 (got null)"),
+        (["a={run}", "b={run}", "seed=-1"], "`seed` must be at least 0 (got -1)"),
+        (["a={run}", "b={run}", "seed=null"], "`seed` must be at least 0 (got null)"),
         (["a={run}", "b={run}", "split=test"], "train, val"),
         (["a={run}", "b={run}", "data=voc"], "8 classes, the dataset has 21"),
         (["a={run}", "b={run}", "data=shapes", "data.val_pictures=1"], "a split of two or more"),
@@ -189,3 +206,16 @@ def test_a_slip_of_compare_is_told_in_a_line(trained, words, says, capsys):
     told = capsys.readouterr().err
     assert says in told
     assert told.count("\n") <= 3
+
+
+def test_the_comparison_can_be_in_a_folder_that_is_a_number_and_a_file_in_its_place_is_told_first(
+    copy, longer, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["compare", f"a={copy}", f"b={longer}", "resamples=100"]
+    (tmp_path / "2023").write_text("a file")
+    assert main([*words, "out=2023"]) == 2
+    assert "`out=2023` can't be made a folder" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*/trial/*/counts*"))
+    assert main([*words, "out=2024"]) == 0
+    assert (tmp_path / "2024" / "compare.json").exists()

@@ -236,6 +236,24 @@ def test_what_is_wrong_with_the_command_is_one_line_and_code_2():
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
+@with_gradio
+def test_asked_to_end_it_removes_what_was_dropped_on_the_page(trained, tmp_path):
+    command = [sys.executable, "-u", "-m", "atrous", "demo", f"run={trained}", "open=false"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert "http://127.0.0.1:" in process.stdout.readline()
+        assert list(tmp_path.glob("atrous-demo-*"))
+        process.terminate()
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in told
+    assert not list(tmp_path.glob("atrous-demo-*"))
+
+
 # ---- the page, in a browser -----------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def address(trained):

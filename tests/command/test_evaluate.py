@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from PIL import Image
 from running import atrous as atrous_
 
 import atrous
@@ -51,6 +52,7 @@ def test_another_crf_needs_no_network(copy):
     files = {path: path.stat().st_mtime_ns for path in copy.glob("probs/*/*.npy")}
     assert len(files) == 10
     first, second = evaluated(copy, "crf=v1"), evaluated(copy, "crf=shapes", "crf.iterations=2")
+    assert kept(copy, "val-crf-10-20-10-3-1-2_iterations") == second
     assert first["confusion_crf"] != second["confusion_crf"]
     assert {path: path.stat().st_mtime_ns for path in copy.glob("probs/*/*.npy")} == files
 
@@ -101,10 +103,49 @@ def test_three_processes_give_what_one_gives(copy):
     for folder, devices in ((whole, 1), (copy, 3)):
         done = atrous_("evaluate", f"run={folder}", "crf=v1", f"devices={devices}", env={"CUDA_VISIBLE_DEVICES": ""})
         assert done.returncode == 0, done.stderr
-    one, three = (kept(folder, "val-crf-5-50-10-3-3") for folder in (whole, copy))
+    one, three = (kept(folder, "val-crf-5-50-10-3-3-after") for folder in (whole, copy))
+    assert three["protocol"].pop("weights") != one["protocol"].pop("weights")
     assert three == one
     counts = [path.read_text().count("\n") for path in sorted(copy.glob("trial/*/counts*.jsonl"))]
     assert counts == [8, 6, 6]  # before and after the CRF
+
+
+def test_what_one_of_several_processes_can_not_do_is_told_once(copy, tmp_path):
+    folder = mine(tmp_path, copy, count=4)
+    (folder / "images" / "3.png").write_bytes(b"nothing")
+    words = ["evaluate", f"run={copy}", "data=folder", f"root={folder}"]
+    done = atrous_(*words, "devices=2", env={"CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 2
+    assert done.stderr.count("3.png can't be read") == 1
+    assert "Traceback" not in done.stderr
+    done = atrous_("evaluate", "run=nowhere", "devices=2")
+    assert (done.returncode, done.stderr.count("there is no nowhere")) == (2, 1)
+
+
+def mine(tmp_path, run, count=1, value=1, order=1):
+    """A folder of pictures and labels with the classes of a run."""
+    folder = tmp_path / "mine"
+    for kind, grey in (("images", 90), ("labels", value)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            Image.fromarray(np.full((33, 41), grey, np.uint8)).save(folder / kind / f"{number}.png")
+    names = list(trial_of(run).labels.names)[::order]
+    (folder / "val.txt").write_text("\n".join(map(str, range(count))))
+    (folder / "none.txt").touch()
+    told = {"names": names, "splits": {"train": "val.txt", "val": "val.txt", "none": "none.txt"}}
+    (folder / "dataset.yaml").write_text(json.dumps(told))
+    return folder
+
+
+def test_pictures_that_have_changed_are_counted_anew(copy, tmp_path):
+    words = ["data=folder", f"root={mine(tmp_path, copy)}"]
+    before = evaluated(copy, *words)
+    assert sum(before["confusion"][1]) == 33 * 41
+    mine(tmp_path, copy, value=2)
+    after = evaluated(copy, *words)
+    assert sum(after["confusion"][2]) == 33 * 41
+    (folder,) = copy.glob("evaluate/folder-*-val")  # beside that of the run's own dataset
+    assert json.loads((folder / "result.json").read_text()) == after
 
 
 # ---- other looks ----------------------------------------------------------------------------------------------------
@@ -118,6 +159,7 @@ def test_a_look_that_is_the_plain_one_gives_the_plain_scores(copy, look):
     [
         (["tta.scales=[0.5,1]", "tta.flip=true"], "val-tta-0.5,1-flip-mean"),
         (["slide.crop=24"], "val-slide-24x24-16x16"),
+        (["tta.scales=[0.5,1]", "slide.crop=24", "tta.fuse=max"], "val-tta-0.5,1-max-slide-24x24-16x16"),
     ],
 )
 def test_another_look_is_another_score_and_another_folder(copy, look, folder):
@@ -173,13 +215,34 @@ def test_the_pictures_on_which_the_crf_was_chosen_can_be_left_out(copy, capsys):
     assert main([*words, "leave_out=true"]) == 0
     assert "chosen on" not in capsys.readouterr().out
     flattered, fair = (
-        json.loads((copy / "evaluate" / f"val-crf-5-50-10-3-3{end}" / "result.json").read_text())
+        json.loads((copy / "evaluate" / f"val-crf-5-50-10-3-3-after{end}" / "result.json").read_text())
         for end in ("", "-held_out")
     )
     assert (flattered["protocol"]["pictures"], flattered["protocol"]["crf_chosen_on"]) == (10, 3)
     assert (fair["protocol"]["pictures"], fair["protocol"]["left_out"], fair["protocol"]["crf_chosen_on"]) == (7, 3, 0)
     labelled = sum((trial_of(copy).probs.split[i].label != 255).sum() for i in (0, 2, 3, 6, 7, 8, 9))
     assert sum(map(sum, fair["confusion_crf"])) == sum(map(sum, fair["confusion"])) == labelled
+
+
+def test_data_that_do_not_fit_are_told(copy, tmp_path, capsys):
+    words = ["evaluate", f"run={copy}", "data=folder", f"root={mine(tmp_path, copy)}"]
+    assert main([*words, "split=none"]) == 2
+    assert "the split 'none' is empty: there is nothing to score" in capsys.readouterr().err
+    mine(tmp_path, copy, value=9)
+    assert main(words) == 2
+    assert "labels/0.png holds the label 9" in capsys.readouterr().err
+    mine(tmp_path, copy, order=-1)
+    assert main(words) == 2
+    assert "class 0 of" in capsys.readouterr().err
+
+
+def test_a_class_that_is_absent_is_left_out_of_the_mean(copy):
+    change_weights(copy, lambda name, tensor: tensor[1:7].fill_(-1e3) if name.endswith("fc8.bias") else None)
+    found = evaluated(copy, "data=shapes", "data.size=[33,41]", "data.val_pictures=1")
+    absent = [name for name, iou in found["scores"]["iou"].items() if iou is None]
+    assert found["scores"]["counted"] == 8 - len(absent) < 8
+    known = [iou for iou in found["scores"]["iou"].values() if iou is not None]
+    assert found["scores"]["mean_iou"] == pytest.approx(np.mean(known))
 
 
 @pytest.mark.parametrize(
@@ -195,6 +258,8 @@ def test_the_pictures_on_which_the_crf_was_chosen_can_be_left_out(copy, capsys):
         (["run={run}", "data=voc"], "8 classes, the dataset has 21"),
         (["run={run}", "out=/proc/none/x"], "`out=/proc/none/x"),
         (["run={run}", "devices=0"], "`devices`"),
+        (["run={run}", "devices=some"], "`devices`"),
+        (["run={run}", "tta.scales=[a]"], "`tta.scales`"),
         (["run={run}", "tta.scales=[]"], "`tta.scales`"),
         (["run={run}", "slide.stride=9"], "`slide.crop`"),
         (["run={run}", "like=voc"], "leave it out"),

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from running import atrous
 
 from atrous import load
 from atrous.__main__ import main
+from atrous.command import predict
+from atrous.data.photo import read_photo
 from atrous.data.shapes import Shapes
 from atrous.draw import overlay
 
@@ -199,6 +202,44 @@ def test_a_palette_with_a_transparent_entry_is_seen_on_white(here, predicted):
     assert (stored("out/x_overlay.png")[~dark] == (10, 10, 200)).all()
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_16_bits_of_grey_with_a_transparent_value_are_seen_as_8_on_white(here, predicted, orientation):
+    grey = photo()[..., 0].astype(np.uint16) * 256 + 7
+    clear = int(grey[5, 5])
+    picture = Image.fromarray(grey)
+    picture.getexif()[0x0112] = orientation
+    picture.save("x.png", transparency=clear, exif=picture.getexif())
+    predicted("x.png", "alpha=0", "legend=false")
+    seen = np.where(grey == clear, 255, grey >> 8)
+    assert len(np.unique(seen)) > 9
+    shown = stored("out/x_overlay.png")
+    assert (shown == np.rot90(seen, -1 if orientation == 6 else 0)[..., None]).all()
+
+
+def test_a_jpeg_is_read_once_so_that_it_may_come_through_a_pipe(here):
+    Image.fromarray(photo()).save("x.jpg")
+    reading, writing = os.pipe()
+    os.write(writing, Path("x.jpg").read_bytes())
+    os.close(writing)
+    assert (read_photo(Path(f"/dev/fd/{reading}")) == read_photo(Path("x.jpg"))).all()
+    os.close(reading)
+
+
+def test_of_a_picture_that_pil_finds_too_large_is_said_that_and_not_that_it_is_torn(here, trained):
+    Path("huge.ppm").write_bytes(b"P6 20000 10000 255\n")
+    with pytest.raises(SystemExit) as caught:
+        main(["predict", f"run='{trained}'", "images=huge.ppm", "out=out"])
+    told = str(caught.value.code)
+    assert told.startswith("atrous predict: huge.ppm has more than 178,956,970 pixels")
+    assert told.endswith("shrink it, or cut it in pieces")
+
+
+def test_a_picture_that_pil_only_warns_of_is_predicted_without_a_word(photos, predicted, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W - 1)  # at more than this PIL warns, which is an error here
+    predicted("photos")
+    assert len(made()) == 4
+
+
 # ---- many pictures --------------------------------------------------------------------------------------------------
 NAMES = ("a.png", "b.jpg", "deep/er/c.d.png", "deep/e.JPG")
 
@@ -210,6 +251,7 @@ def photos(here):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(photo(k)).save(path)
     (here / "photos" / "read me.txt").write_text("no picture")
+    (here / "photos" / "frames.png").mkdir()  # a folder, whatever it is called
     (here / "photos" / "._a.png").write_bytes(b"what macOS leaves beside a.png")
     return here
 
@@ -265,6 +307,82 @@ def test_probabilities_that_other_settings_left_are_not_taken_for_these(here, pr
     assert (np.load("out/photo.npy") != plain).any()
 
 
+FILES = ("photo.npy", "photo_overlay.png", "photo.png")
+
+
+class Killed(BaseException):
+    """Nothing answers it, as nothing answers kill -9."""
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) -> None:
+    """From the writing of this file on."""
+    write = predict.write_whole
+
+    def failing(path: Path, content: memoryview) -> None:
+        if path.name == name:
+            raise error
+        write(path, content)
+
+    monkeypatch.setattr(predict, "write_whole", failing)
+
+
+@pytest.mark.parametrize("before", [None, [], ["crf=v2"], ["crf=v2", "probs=true"]], ids=str)
+@pytest.mark.parametrize("killed_at", FILES)
+def test_the_same_command_goes_on_whichever_file_it_was_killed_at(
+    here, trained, predicted, killed_at, before, monkeypatch
+):
+    predicted("photo.png", "probs=true")
+    wanted = {name: (here / "out" / name).read_bytes() for name in FILES}
+    shutil.rmtree("out")
+    if before is not None:  # what other settings left
+        predicted("photo.png", *before)
+    with monkeypatch.context() as patched:
+        fail_at(patched, killed_at, Killed())
+        with pytest.raises(Killed):
+            predicted("photo.png", "probs=true")
+    predicted("photo.png", "probs=true")
+    assert {name: (here / "out" / name).read_bytes() for name in FILES} == wanted
+
+
+@pytest.mark.parametrize("killed_at", FILES)
+def test_the_same_command_goes_on_after_a_full_disk_at_any_file(photos, trained, predicted, killed_at, monkeypatch):
+    with monkeypatch.context() as patched:
+        fail_at(patched, killed_at.replace("photo", "a"), ValueError("could not write it (No space left on device)"))
+        with pytest.raises(SystemExit, match="1 of 4 pictures could not be predicted"):
+            predicted("photos", "probs=true")
+    predicted("photos", "probs=true")
+    assert sorted(path.name for path in Path("out").glob("a*")) == ["a.npy", "a.png", "a_overlay.png"]
+
+
+def test_a_pipe_that_breaks_is_told_with_the_picture(here, predicted, monkeypatch):
+    fail_at(monkeypatch, "photo.png", BrokenPipeError(32, "Broken pipe"))
+    with pytest.raises(SystemExit, match=r"^atrous predict: photo.png \(Broken pipe\)$"):
+        predicted("photo.png")
+
+
+@pytest.mark.parametrize("before", [None, [], ["probs=true"]], ids=str)
+@pytest.mark.parametrize("theirs", ["array", "two arrays", "archive", "text"])
+def test_an_array_of_somebody_else_s_is_not_replaced_whatever_lies_beside_it(
+    here, trained, predicted, before, theirs, capsys
+):
+    if before is not None:
+        predicted("photo.png", *before)
+    Path("out").mkdir(exist_ok=True)
+    with open("out/photo.npy", "wb") as file:
+        if theirs == "archive":
+            np.savez(file, photo())
+        elif theirs == "text":
+            file.write(b"not an array")
+        else:
+            for _ in range(2 if theirs == "two arrays" else 1):
+                np.save(file, photo())
+    content = Path("out/photo.npy").read_bytes()
+    told = refusal(capsys, f"run='{trained}'", "images=photo.png", "out=out", "probs=true")
+    assert "out/photo.npy is there, and `atrous predict` has not made it" in told
+    predicted("photo.png", "crf=v2")  # which needs no array
+    assert Path("out/photo.npy").read_bytes() == content
+
+
 def test_other_weights_are_other_settings(here, copy, capsys):
     words = ["predict", f"run='{copy}'", "images=photo.png", "out=out"]
     assert main(words) == 0
@@ -304,6 +422,23 @@ def test_bad_files_are_told_at_the_end_and_do_not_stop_the_others(photos, traine
     assert made() == ["deep/e.png", "deep/er/c.d.png"]
 
 
+def test_a_network_that_gives_nan_is_told_for_each_picture(here, copy):
+    file = copy / "checkpoint" / "last.ckpt"
+    saved = torch.load(file, weights_only=True)
+    for weight in saved["state_dict"].values():
+        if weight.is_floating_point():
+            weight.fill_(torch.nan)
+    torch.save(saved, file)
+    with pytest.raises(SystemExit, match=r"^atrous predict: photo.png.* NaN .*weights are no good"):
+        main(["predict", f"run='{copy}'", "images=photo.png", "out=out"])
+    assert not list(Path("out").iterdir())
+
+
+def test_a_picture_that_does_not_fit_into_the_memory_is_told_what_sees_tiles(here, trained):
+    with pytest.raises(SystemExit, match=r"^atrous predict: photo.png.* 57 x 41 pixels.*memory.*slide.crop=513"):
+        main(["predict", f"run='{trained}'", "images=photo.png", "out=out", "tta.scales=[1e5]"])  # 281 terabytes
+
+
 def test_a_bad_file_alone_is_one_line_and_exit_code_1(here, trained):
     Path("bad.jpg").write_bytes(b"no picture")
     with pytest.raises(SystemExit, match=r"^atrous predict: bad.jpg can't be read as a picture") as caught:
@@ -315,7 +450,7 @@ def test_kill_9_leaves_whole_files_and_the_same_command_goes_on(here, trained):
     (here / "photos").mkdir()
     for k in range(24):
         Image.fromarray(photo(k % 4, 200, 300)).save(f"photos/{k}.png")
-    words = ["-m", "atrous", "predict", f"run='{trained}'", "images=photos", "out=out"]
+    words = ["-m", "atrous", "predict", f"run='{trained}'", "images=photos", "out=out", "probs=true"]
     process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
     while not list(Path(".").glob("out/*.png")) and process.poll() is None:
         time.sleep(0.01)
@@ -337,6 +472,31 @@ def test_what_is_made_is_no_picture_to_look_at_when_it_lies_among_them(photos, t
     for _ in range(2):
         assert main(["predict", f"run='{trained}'", "images=photos", "out=photos/out"]) == 0
     assert "0 pictures predicted, 4 were there" in capsys.readouterr().out
+    assert main(["predict", f"run='{trained}'", "images=photos", "out=elsewhere"]) == 0
+    assert "elsewhere: 4 pictures predicted\n" in capsys.readouterr().out
+
+
+def test_what_is_made_of_one_picture_may_lie_beside_it(here, trained, capsys):
+    (here / "one").mkdir()
+    Image.fromarray(photo()).save("one/a.jpg")
+    words = ["predict", f"run='{trained}'", "images=one", "out=one"]
+    for _ in range(2):
+        assert main(words) == 0
+    assert "one/a.png was there, made with these settings" in capsys.readouterr().out
+    Image.fromarray(photo(1)).save("one/b.jpg")
+    assert "`out=one` must not be the folder of the pictures" in refusal(capsys, *words[1:])
+    for name in ("a.jpg", "b.jpg"):
+        Path("one", name).unlink()
+    assert "no pictures there but what `atrous predict` has made" in refusal(capsys, *words[1:])
+
+
+@VIDEO
+def test_what_is_made_of_one_video_may_lie_beside_it(here, trained, capsys):
+    (here / "one").mkdir()
+    film("one/v.mp4")
+    for _ in range(2):
+        assert main(["predict", f"run='{trained}'", "images=one", "out=one"]) == 0
+    assert "one/v_overlay.mp4 was there, made with these settings" in capsys.readouterr().out
 
 
 # ---- mistakes -------------------------------------------------------------------------------------------------------
@@ -501,6 +661,22 @@ def test_half_a_video_is_a_bad_file_among_others(here, trained, words, capsys):
     assert len(watched("out/good_overlay.mp4")) == FRAMES
 
 
+@VIDEO
+def test_a_video_that_ffmpeg_gives_up_is_told_with_its_reason_though_the_last_frame_was_taken(here):
+    from atrous.video import Video, writing
+
+    at_no_rate = Video(Path("v.mp4"), 4, 4, Fraction(-1), 1, None)  # ffmpeg refuses it at once
+
+    def film_it() -> None:
+        with writing(Path("v.mp4"), (4, 4), at_no_rate, "") as write:
+            write(np.zeros((4, 4, 3), np.uint8))  # so small that it waits in the pipe's buffer
+            time.sleep(1)
+
+    with pytest.raises(ValueError, match=r"^could not write v.mp4 \(.*rate"):
+        film_it()
+    assert not list(here.glob("v.mp4*"))
+
+
 def test_without_the_package_a_video_is_one_line_that_says_how_to_get_it(here, trained, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)  # an import of it fails
     Path("v.mp4").write_bytes(b"x")
@@ -516,3 +692,22 @@ def test_the_settings_are_in_the_file(here, predicted):
     assert told["crf"]["sigma_alpha"] == 67
     assert told["view"]["flip"] is True
     assert (told["source"], told["precision"], len(told["network"])) == ("../photo.png", "32-true", 12)
+
+
+def test_an_array_tells_its_settings_after_the_probabilities(here, trained, predicted):
+    predicted("photo.png", "probs=true", "crf=v2")
+    with open("out/photo.npy", "rb") as file:
+        assert np.load(file).shape == (len(load(trained).classes), H, W)
+        told = str(np.load(file))
+    with Image.open("out/photo.png") as index:
+        assert told == f"atrous predict {index.info['atrous predict']}"
+
+
+def test_a_crf_with_costs_of_its_own_for_each_two_classes_is_told_and_known_again(here, trained, predicted, capsys):
+    costs = (2 - 2 * np.eye(len(load(trained).classes), dtype=int)).tolist()
+    words = ["crf=v2", f"+crf.compatibility={json.dumps(costs)}"]
+    predicted("photo.png", *words)
+    with Image.open("out/photo.png") as index:
+        assert json.loads(index.info["atrous predict"])["crf"]["compatibility"] == costs
+    predicted("photo.png", *words)
+    assert "was there, made with these settings" in capsys.readouterr().out

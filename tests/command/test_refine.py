@@ -1,3 +1,4 @@
+import json
 import os
 from dataclasses import replace
 from functools import partial
@@ -470,3 +471,19 @@ def test_a_file_that_somebody_else_has_made_is_not_replaced(folders, capsys):
 def test_two_pictures_of_one_name_are_refused(folders, capsys):
     Image.fromarray(photo()).save("images/a.png")
     assert "images/a.jpg and images/a.png have one name" in refusal(capsys, "image=images", "label=labels", "out=out")
+
+
+def test_a_crf_with_costs_of_its_own_for_each_two_classes_is_told_and_known_again(folders, capsys):
+    words = ("image=images", "label=labels", "out=out", "+crf.compatibility=[[0,2],[2,0]]")
+    refined(*words)
+    with Image.open("out/a.png") as picture:
+        assert json.loads(picture.info["atrous refine"])["compatibility"] == [[0, 2], [2, 0]]
+    refined(*words)
+    assert "8 were there, made with these settings" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_called_as_a_picture_is_none(folders):
+    for folder in ("images", "labels"):
+        (folders / folder / "frames.png").mkdir()
+    refined("image=images", "label=labels", "out=out")
+    assert not (folders / "out" / "frames.png").exists()

@@ -1,3 +1,4 @@
+import errno
 import io
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from miniature import FRAMES, cityscapes_archives, grey, pack, prepared, write_palette_png, write_voc
 from PIL import Image
 from running import run_plain
@@ -154,6 +156,19 @@ def test_other_settings_take_nothing_from_those_before(work, capsys):
     assert len(list((work / "run/submit").glob("*.tgz"))) == 5
 
 
+def test_a_picture_that_is_another_by_now_is_predicted_anew(work, capsys):
+    (work / "VOC2012").unlink()
+    write_voc(work / "VOC2012", {"test": TEST})
+    submitted("run=run", "root=VOC2012")
+    picture = work / "VOC2012/JPEGImages" / f"{TEST[0]}.jpg"
+    with Image.open(picture) as image:
+        Image.new("RGB", image.size, (200, 30, 90)).save(picture)
+    submitted("run=run", "root=VOC2012", "out=b.tgz")
+    assert "were there" not in capsys.readouterr().out
+    expected = atrous.load("run").segment(picture)
+    np.testing.assert_array_equal(inside(work / "b.tgz")[f"{FOLDER}/{TEST[0]}.png"], expected)
+
+
 def test_what_is_made_is_checked_and_kept_only_if_it_is_right(work, capsys):
     submitted("run=run", "root=VOC2012")
     (archive,) = (work / "run/submit").glob("*.tgz")
@@ -163,9 +178,39 @@ def test_what_is_made_is_checked_and_kept_only_if_it_is_right(work, capsys):
     told = refusal(capsys, "run=run", "root=VOC2012")
     assert f"{FOLDER}/{TEST[2]}.png is 4x3, its picture" in told
     assert told.startswith(f"atrous submit: {archive.relative_to(work)} is not what")
-    assert f"delete {prediction.parent.relative_to(work)}, in which the predictions are kept" in told
+    assert told.endswith(f"\ndelete {prediction.relative_to(work)} and run the same command again\n")
     assert not list((work / "run/submit").glob("*.tgz"))
-    assert not list((work / "run/submit").glob(".part*"))
+    assert not list((work / "run/submit").glob("*.part"))
+    prediction.unlink()
+    submitted("run=run", "root=VOC2012")
+
+    for name in TEST:
+        write_palette_png(prediction.with_name(f"{name}.png"), np.full((3, 4), 30, np.uint8))
+    told = refusal(capsys, "run=run", "root=VOC2012")
+    assert f"\ndelete {prediction.parent.relative_to(work)}, in which the predictions are kept, and run" in told
+
+
+def test_a_full_disk_is_no_reason_to_delete_predictions(work, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)  # which predictions are written without
+    told = refusal(capsys, "run=run", "root=VOC2012", "out=a.tgz")
+    assert told.startswith("atrous submit: could not write a.tgz (No space left on device): free some space and run")
+    assert "delete" not in told
+    monkeypatch.setattr(tarfile.TarFile, "addfile", full)
+    assert refusal(capsys, "run=run", "root=VOC2012", "out=a.tgz") == told
+    assert not list(work.glob("a.tgz*"))
+
+
+def test_an_archive_is_checked_for_the_dataset_of_weights_from_elsewhere(work, capsys):
+    submitted("run=run", "root=VOC2012", "out=a.tgz")
+    weights = torch.load("run/checkpoint/last.ckpt", weights_only=True)["state_dict"]
+    torch.save({name.removeprefix("network."): tensor for name, tensor in weights.items()}, "theirs.pth")
+    words = ["check=a.tgz", "run=theirs.pth", "root=VOC2012"]
+    submitted(*words, "like=voc", "model/backbone=resnet101_3x3", "model.backbone.width=4")
+    assert "a.tgz: 6 predictions for test" in capsys.readouterr().out
+    assert "like=… names an experiment with it" in refusal(capsys, *words)
 
 
 # ---- Cityscapes -----------------------------------------------------------------------------------------------------
@@ -205,10 +250,12 @@ def test_a_network_of_half_size_pictures_gives_label_ids_at_full_size(tmp_path):
         (["run=run", "root=VOC2012", "competition=4"], "`competition` must be 5"),
         (["run=run", "root=VOC2012", "competiton=5"], "did you mean competition"),
         (["run=run", "root=VOC2012", "out=a.zip"], "`out=a.zip` must be a file that ends in .tgz"),
-        (["run=run", "data=camvid", "root=VOC2012"], "knows 21 classes, camvid has 11"),
+        (["run=run", "data=camvid", "root=VOC2012"], "knows 21 classes, the dataset has 11"),
         (["run=run", "data=shapes"], "Shapes has no server that takes predictions: data=voc and data=cityscapes"),
         (["check=a.tgz"], "whose pictures is `check` an archive for? data=voc, data=cityscapes"),
         (["check=a.tgz", "data=voc", "root=VOC2012"], "there is no file a.tgz: an archive .tgz is wanted"),
+        (["check=a.tgz", "data=voc", "root=VOC2012", "split=null"], "`split` must name the pictures: split=test"),
+        (["run=run", "root=VOC2012", "split=null"], "`split` must name the pictures: split=test"),
         (["check=b.tgz", "data=camvid", "root=VOC2012"], "camvid has no server that takes predictions"),
         (["check=b.tgz", "data=voc", "root=VOC2012"], "b.tgz is neither a tar nor a zip, or not whole"),
     ],
@@ -238,4 +285,4 @@ def test_classes_in_another_order_are_refused(work, capsys, tmp_path):
     (work / "mine/dataset.yaml").write_text(f"names: {names}")
     run_plain("experiment=folder", *SMALL, "data.root=mine", "run_dir=other")
     told = refusal(capsys, "run=other", "data=voc", "root=VOC2012")
-    assert "class 0 of other is 'n0', that of voc is 'background'" in told
+    assert "class 0 of other is 'n0', that of the dataset is 'background'" in told

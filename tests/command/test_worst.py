@@ -12,9 +12,11 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from running import atrous
 
+from atrous import draw
 from atrous.__main__ import main
 from atrous.batch import IGNORE, LabelSpace
-from atrous.command.worst import choose, confusions, ranked, render, worst
+from atrous.bootstrap import parts
+from atrous.command.worst import check_length, choose, confusions, error_url, ranked, render, worst
 from atrous.draw import MENDED, SPOILT, UNCOUNTED, WRONG
 from atrous.metric import Scores, confusion
 from atrous.override import CONF, absences
@@ -77,7 +79,7 @@ def by_hand(counts):
 
 def test_the_worst_are_those_of_a_search_through_all():
     counts = random_counts()
-    overall, by_class = choose(counts, 7, 4, 150)
+    overall, by_class = choose(parts(counts), 7, 4, 150)
     told = by_hand(counts)
     means = [(mean, index) for index, (_, mean, _) in enumerate(told) if mean is not None]
     assert overall == [index for _, index in sorted(means)[:7]]
@@ -89,7 +91,7 @@ def test_the_worst_are_those_of_a_search_through_all():
 
 def test_a_picture_without_labels_is_never_the_worst():
     counts = random_counts()
-    overall, by_class = choose(counts, 100, 100, 1)
+    overall, by_class = choose(parts(counts), 100, 100, 1)
     assert sorted(overall) == list(range(39))
     assert all(39 not in chosen for chosen in by_class)
 
@@ -167,7 +169,7 @@ def test_a_large_picture_is_shown_smaller_and_scored_whole(copy):
 def test_the_page_has_the_worst_overall_and_of_each_class(copy):
     data, trial = made(copy, "count=3", "per_class=2", "least=20")
     counts = np.stack([trial.tally.confusion(None, index) for index in range(10)])
-    overall, by_class = choose(counts, 3, 2, 20)
+    overall, by_class = choose(parts(counts), 3, 2, 20)
     expected = {trial.name(index): ranks for index, ranks in ranked(overall, by_class).items()}
     assert {card["name"]: card["ranks"] for card in data["cards"]} == expected
     assert [card["name"] for card in data["cards"][:3]] == [trial.name(index) for index in overall]
@@ -203,6 +205,8 @@ def test_the_page_asks_for_nothing_from_outside(copy):
         (["run={run}", "per_class=-1"], "`per_class` must be 0 to 20 pictures (got -1)"),
         (["run={run}", "least=0"], "`least` must be at least 1 pixels"),
         (["run={run}", "side=8"], "`side` must be at least 32 pixels"),
+        (["run={run}", "count=null"], "`count` must be 1 to 200 pictures (got null)"),
+        (["run={run}", "count=[1,2]"], "`count` must be 1 to 200 pictures (got [1, 2])"),
         (["run={run}", "cuont=3"], "did you mean count"),
         (["run={run}", "split=test"], "train, val"),
         (["run={run}", "data=voc"], "8 classes, the dataset has 21"),
@@ -213,6 +217,52 @@ def test_a_slip_of_worst_is_told_in_a_line(trained, words, says, capsys):
     told = capsys.readouterr().err
     assert says in told
     assert told.count("\n") <= 3
+
+
+def test_the_page_tells_of_a_single_look_that_is_not_the_plain_one(copy):
+    few = ["count=1", "per_class=0"]
+    assert "looks" not in made(copy, *few)[0]["facts"]
+    assert made(copy, *few, "tta.scales=[0.5]")[0]["facts"]["looks"] == "tta 0.5 mean"
+
+
+def test_the_page_tells_what_is_not_usual_about_its_crf(copy):
+    values = "w1 10, sigma_alpha 20, sigma_beta 10, w2 3, sigma_gamma 1"
+    for word, told in (("crf.iterations=10", values), ("crf.iterations=4", f"{values}, 4 iterations")):
+        assert made(copy, "count=1", "per_class=0", "crf=shapes", word)[0]["facts"]["CRF"] == told
+
+
+def test_a_page_of_too_many_pictures_says_what_to_lower(copy):
+    cfg = configured("worst", copy)
+    check_length(cfg, classes=96, pictures=2000)
+    check_length(cfg, classes=182, pictures=300)  # there are no more
+    with pytest.raises(ValueError, match=r"`per_class=3` of 182 classes .* 558 .* at most 300: per_class=1$"):
+        check_length(cfg, classes=182, pictures=2000)
+    check_length(configured("worst", copy, "per_class=1"), classes=182, pictures=2000)
+
+
+def test_the_page_can_be_in_a_folder_that_is_a_number_and_a_file_in_its_place_is_told_first(
+    copy, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["worst", f"run={copy}", "count=1", "per_class=0"]
+    (tmp_path / "2023").write_text("a file")
+    assert main([*words, "out=2023"]) == 2
+    assert "`out=2023` can't be made a folder" in capsys.readouterr().err
+    assert not list(copy.glob("trial/*/counts*"))
+    assert main([*words, "out=2024"]) == 0
+    assert (tmp_path / "2024" / "index.html").exists()
+
+
+def test_the_errors_are_looked_for_once_and_not_for_each_colour(monkeypatch):
+    calls, real = [], draw.errors
+
+    def counting(*maps):
+        calls.append(maps[0].shape)
+        return real(*maps)
+
+    monkeypatch.setattr(draw, "errors", counting)
+    error_url(np.zeros((50, 60), np.uint8), np.ones((50, 60), np.uint8), None, (60, 50))
+    assert calls.count((50, 60)) == 1
 
 
 # ---- in a browser ---------------------------------------------------------------------------------------------------

@@ -3,8 +3,11 @@ them."""
 
 import io
 import re
+import struct
 import tarfile
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +22,8 @@ from atrous.data import submission
 from atrous.data.camvid import CamVid
 from atrous.data.cityscapes import CLASSES, Cityscapes
 from atrous.data.files import Files
-from atrous.data.parallel import spread
-from atrous.data.submission import check_archive, sizes, write_archive
+from atrous.data.parallel import cores
+from atrous.data.submission import Form, Member, check_archive, look, sizes, write_archive
 from atrous.data.voc import VOC
 from atrous.metric import Scores, confusion
 
@@ -67,7 +70,8 @@ def wanted(dataset: Files, split: str = "test") -> dict[str, tuple[int, int]]:
 
 def archive_of(dataset: Files, path: Path, split: str = "test") -> Path:
     form = dataset.form(split, 6)
-    write_archive(path, form, ((name, form.encode(p)) for name, p in predictions(dataset, split).items()))
+    found = predictions(dataset, split)
+    write_archive(path, form, found, lambda name: form.encode(found[name]))
     return path
 
 
@@ -124,8 +128,8 @@ def test_the_same_predictions_give_the_same_bytes_and_tell_of_nobody(end, voc, c
     first = archive_of(dataset, tmp_path / f"one.{end}").read_bytes()
     form = dataset.form("test", 6)
     monkeypatch.setattr("time.time", lambda: 2e9)
-    files = [(name, form.encode(p)) for name, p in predictions(dataset).items()]
-    write_archive(tmp_path / f"other.{end}", form, reversed(files))
+    found = predictions(dataset)
+    write_archive(tmp_path / f"other.{end}", form, reversed(found), lambda name: form.encode(found[name]))
     assert (tmp_path / f"other.{end}").read_bytes() == first
     if end == "tgz":
         with tarfile.open(tmp_path / "one.tgz") as tar:
@@ -356,19 +360,103 @@ def test_what_is_no_zip_is_no_archive_for_cityscapes(voc, cityscapes, tmp_path):
         check(cityscapes, tmp_path / "b.zip")
 
 
-def test_many_processes_find_what_one_does(voc, tmp_path, monkeypatch):
+def test_many_threads_find_what_one_does(voc, tmp_path, monkeypatch):
     files = contents(archive_of(voc, tmp_path / "a.tgz"))
     for name in ("size", "extra", "wrong folder"):
         WRONG[name][0](files)
     files[SECOND] = palette(with_value(IGNORE, SIZES[0]))
     path, told = pack(tmp_path / "b.tgz", files), []
-    for workers in (1, 2):
-        monkeypatch.setattr(submission, "spread", lambda w, items, n=workers: spread(w, items, n, few=1))
+    for threads in (1, 5):
+        monkeypatch.setattr(submission, "cores", lambda n=threads: n)
         with pytest.raises(ValueError, match="problems") as caught:
             check(voc, path)
         told.append(str(caught.value))
     assert told[0] == told[1]
     assert f"{SECOND} holds 255" in told[0]
+
+
+def garbage(content: bytes, rng: np.random.Generator) -> bytes:
+    """With bits turned, most of them in what comes before the pixels, or cut, its end kept."""
+    found = bytearray(content)
+    for place in rng.integers(0, len(found) if rng.random() < 0.3 else 60, rng.integers(1, 4)):
+        found[place] ^= 1 << rng.integers(0, 8)
+    if rng.random() < 0.3:
+        del found[rng.integers(0, 60) : -8]
+    return bytes(found)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_no_garbage_is_more_to_the_checker_than_a_wrong_file(voc):
+    form, rng, kinds = voc.form("test", 6), np.random.default_rng(0), set()
+    size = (33, 41)
+    content = form.encode(rng.integers(0, 21, size).astype(np.uint8))
+    pieces = [content[:8], content[:16], content[:16] + content[-8:], content[:33] + content[-8:], b""]
+    for k in range(3000):
+        given = pieces[k] if k < len(pieces) else garbage(content, rng)
+        problem = look(form, Member(FIRST, TEST[0], given, size))
+        if problem is not None:
+            assert problem.told.startswith(f"{FIRST} ")
+            assert "BytesIO" not in problem.told
+            assert problem.picture == TEST[0]
+            kinds.add(problem.kind)
+    assert kinds >= {"broken", "in colours", "of another size"}
+
+
+def complaint(path: Path, form: Form, names: list[str]) -> str | None:
+    try:
+        check_archive(path, form, dict.fromkeys(names, (33, 41)), "test", silent)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("end", ["tgz", "zip"])
+def test_an_archive_of_garbage_is_refused_or_its_files_are(end, tmp_path):
+    form = (VOC() if end == "tgz" else Cityscapes()).form("test", 6)
+    names, rng = [f"a_{k:06}_000019" for k in range(4)], np.random.default_rng(0)
+    write_archive(tmp_path / f"whole.{end}", form, names, lambda _: form.encode(np.zeros((33, 41), np.uint8)))
+    whole, path, refused = (tmp_path / f"whole.{end}").read_bytes(), tmp_path / f"a.{end}", 0
+    for k in range(600):
+        found = bytearray(whole)
+        for place in rng.integers(0, len(found), rng.integers(1, 4)):
+            found[place] ^= 1 << rng.integers(0, 8)
+        path.write_bytes(found[: rng.integers(0, len(found))] if k % 5 == 0 else found)
+        told = complaint(path, form, names)
+        if told is not None:
+            assert re.search("is not what|can't be unpacked|neither a tar nor a zip|is a (zip|tar)", told)
+            refused += 1
+    assert refused > 500
+
+
+def test_a_second_header_does_not_make_a_png_larger_than_its_first_says(voc):
+    content = voc.form("test", 6).encode(np.zeros((33, 41), np.uint8))
+    second = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 3, 0, 0, 0)
+    second = struct.pack(">I", 13) + second + struct.pack(">I", zlib.crc32(second))
+    problem = look(voc.form("test", 6), Member(FIRST, TEST[0], content[:33] + second + content[33:], (33, 41)))
+    assert problem is not None
+    assert problem.kind == "broken"
+
+
+@pytest.mark.parametrize("end", ["tgz", "zip"])
+def test_an_archive_is_written_and_checked_without_being_in_memory(end, tmp_path):
+    """Of 60 predictions of 1 MB, which noise makes incompressible; Pillow's own memory, as libraries', is not seen."""
+    form = (VOC() if end == "tgz" else Cityscapes()).form("test", 6)
+    names = [f"2008_{k:06}" if end == "tgz" else f"berlin_{k:06}_000019" for k in range(60)]
+    noise = np.random.default_rng(0).integers(0, len(form.values), (1000, 1800)).astype(np.uint8)
+    content = form.encode(noise)
+    assert len(content) > 1e6
+    tracemalloc.start()
+    try:
+        write_archive(tmp_path / f"a.{end}", form, names, lambda _: bytes(bytearray(content)))
+        written = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        check_archive(tmp_path / f"a.{end}", form, dict.fromkeys(names, noise.shape), "test", silent)
+        checked = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / f"a.{end}").stat().st_size > 50e6
+    assert written < 10e6
+    assert checked < (6 + 3 * cores()) * 1e6 + 10e6
 
 
 # ---- what the benchmarks make of it ---------------------------------------------------------------------------------
@@ -400,7 +488,7 @@ def test_vocs_own_formula_gives_our_scores(tmp_path):
     for name, truth in truths.items():
         noise = draw.integers(0, 21, truth.shape)
         guesses[name] = np.where((truth == 255) | (draw.random(truth.shape) < 0.3), noise, truth).astype(np.uint8)
-    write_archive(tmp_path / "a.tgz", form, ((name, form.encode(p)) for name, p in guesses.items()))
+    write_archive(tmp_path / "a.tgz", form, guesses, lambda name: form.encode(guesses[name]))
     files = contents(tmp_path / "a.tgz")
     results = [np.asarray(opened(files[form.path(name)])) for name in names]
     accuracies, mean = development_kit(results, [truths[name] for name in names])
@@ -426,7 +514,7 @@ def test_cityscapes_own_evaluation_gives_our_scores(cityscapes, tmp_path, monkey
         wrong = (sample.label == IGNORE) | (draw.random(sample.label.shape) < 0.4)
         guesses[sample.name] = np.where(wrong, noise, sample.label).astype(np.uint8)
         pairs.append((guesses[sample.name], np.array(sample.label)))
-    write_archive(tmp_path / "a.zip", form, ((name, form.encode(p)) for name, p in guesses.items()))
+    write_archive(tmp_path / "a.zip", form, guesses, lambda name: form.encode(guesses[name]))
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         archive.extractall(tmp_path / "results")
     settings = {"evalInstLevelScore": False, "JSONOutput": False, "quiet": True, "predictionWalk": None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Sequence
@@ -12,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from atrous import bootstrap
+from atrous import bootstrap, chart
 from atrous.bootstrap import Comparison, Interval, numbers
 from atrous.build import plain
 from atrous.callback.result import protocol, warn_of_choice
 from atrous.crf import DenseCRF
 from atrous.disk import make_folder, write_whole
+from atrous.override import check_number
 from atrous.table import text
 from atrous.trained import FOREIGN
 from atrous.trial import Trial, open_trial
@@ -32,8 +32,6 @@ MOST = 100_000
 
 MOST_CHANGED = 5
 
-BETTER, WORSE, UNCLEAR = "#0072B2", "#D55E00", "#8a8a8a"
-
 
 class Side(NamedTuple):
     """A network, and whether its CRF counts."""
@@ -45,20 +43,18 @@ class Side(NamedTuple):
 
 def compare(cfg: DictConfig) -> dict[str, Any]:
     """Writes compare.json and compare.png, and shows what they say."""
-    if not 100 <= cfg.resamples <= MOST:
-        raise ValueError(f"`resamples` must be 100 to {MOST:,} (got {cfg.resamples:,})")
+    check_number("resamples", cfg.resamples, 100, MOST)
+    check_number("seed", cfg.seed, 0)
     a, b = sides(cfg)
     pairs = same_pictures(a.trial, b.trial)
-    matrices = [
-        counted(side, indices, cfg.workers) for side, indices in zip((a, b), zip(*pairs))
-    ]  # a's order of pictures
+    usual = b.trial.trained.home / "compare" / a.name.replace("/", "-") / b.trial.folder_name
+    folder = make_folder((usual if cfg.out is None else Path(str(cfg.out))).expanduser(), "out")
+    counts = [counted(side, indices, cfg.workers) for side, indices in zip((a, b), zip(*pairs))]  # in a's order
     names = [a.trial.name(index) for index, _ in pairs]
-    check_truths(matrices[0], matrices[1], names)
-    found = bootstrap.compare(matrices[0], matrices[1], cfg.resamples, cfg.seed)
+    check_truths(counts[0], counts[1], names)
+    found = bootstrap.compare(counts[0], counts[1], cfg.resamples, cfg.seed)
 
     result = describe(cfg, (a, b), found, names)
-    usual = b.trial.trained.home / "compare" / a.name.replace("/", "-") / b.trial.folder_name
-    folder = make_folder((usual if cfg.out is None else Path(cfg.out)).expanduser(), "out")
     draw(found, a.trial.labels.names, f"b ({b.name}) minus a ({a.name})", folder / "compare.png")
     write_whole(folder / "compare.json", json.dumps(result, indent=2).encode())  # the last: all of it is there
     tell(result, folder)
@@ -123,13 +119,14 @@ def same_pictures(a: Trial, b: Trial) -> list[tuple[int, int]]:
 
 
 def counted(side: Side, indices: Sequence[int], workers: int | None) -> np.ndarray:
-    """(N, C, C); what earlier evaluations counted is not counted again."""
+    """(N, 3, C), for a matrix of each picture is much where there are many classes; what earlier evaluations counted is
+    not counted again."""
     side.trial.count(indices, workers)
-    return np.stack([side.trial.tally.confusion(side.crf, index) for index in indices])
+    return np.stack([bootstrap.parts(side.trial.tally.confusion(side.crf, index)) for index in indices])
 
 
 def check_truths(a: np.ndarray, b: np.ndarray, names: Sequence[str]) -> None:
-    other = (a.sum(2) != b.sum(2)).any(1)
+    other = (a[:, 1] != b[:, 1]).any(1)
     if other.any():
         first, more = names[int(other.argmax())], int(other.sum()) - 1
         raise ValueError(
@@ -249,60 +246,7 @@ def most_changed(change: dict[str, float | None]) -> str:
 
 
 def draw(found: Comparison, names: Sequence[str], title: str, path: Path) -> None:
-    """The difference of each class with its interval, and of the pictures."""
-    from matplotlib.figure import Figure
-
-    rows = [("mean", found.mean), *zip(names, found.classes)]
-    height = max(3.2, 0.26 * len(rows) + 1.2)
-    figure = Figure(figsize=(10.5, height), dpi=144, layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    for axis in (left, right):
-        axis.axvline(0, color="#202020", linewidth=0.8, zorder=3)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.set_axisbelow(True)
-    draw_classes(left, rows)
-    draw_pictures(right, 100 * found.change[np.isfinite(found.change)])
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_whole(path, content.getbuffer())
-
-
-def draw_classes(axis: Any, rows: Sequence[tuple[str, Interval]]) -> None:
-    axis.set_title("points of IoU, with the 95 % interval", loc="left", fontsize=10)
-    for place, (_, each) in enumerate(rows):
-        if not each.known:
-            axis.text(0, place, "  absent", va="center", fontsize=8, color="#8a8a8a")
-            continue
-        rgb = UNCLEAR if each.holds_zero else BETTER if each.value > 0 else WORSE
-        axis.barh(place, 100 * each.value, 0.62, color=rgb, alpha=0.55)
-        axis.plot([100 * each.low, 100 * each.high], [place, place], color=rgb, linewidth=2, solid_capstyle="butt")
-        axis.plot(100 * each.value, place, "o", color=rgb, markersize=4)
-    axis.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=9)
-    axis.get_yticklabels()[0].set_fontweight("bold")
-    axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.axhline(0.5, color="#bbbbbb", linewidth=0.8)
-    axis.grid(axis="x", color="#e6e6e6")
-    axis.tick_params(axis="y", length=0)
-
-
-def draw_pictures(axis: Any, change: np.ndarray) -> None:
-    axis.set_title("pictures, by what each gained", loc="left", fontsize=10)
-    axis.set_xlabel("points of its own mean IoU")
-    reach = max(1.0, float(np.abs(change).max(initial=0)))
-    edges = np.linspace(-reach, reach, 2 * min(20, max(4, len(change) // 8)) + 1)  # 0 is an edge
-    for part, rgb in ((change[change < 0], WORSE), (change[change > 0], BETTER)):
-        axis.hist(part, edges, color=rgb, alpha=0.75, rwidth=0.92)
-    counts = (change < 0).sum(), (change == 0).sum(), (change > 0).sum()
-    axis.text(0.02, 0.98, f"{counts[0]} worse", color=WORSE, transform=axis.transAxes, va="top", fontweight="bold")
-    told = f"{counts[2]} better" + (f"\n{counts[1]} the same" if counts[1] else "")
-    axis.text(0.98, 0.98, told, color=BETTER, transform=axis.transAxes, va="top", ha="right", fontweight="bold")
-    axis.set_ylim(top=axis.get_ylim()[1] * 1.15)
-    axis.yaxis.set_major_locator(integers())
-    axis.grid(axis="y", color="#e6e6e6")
-
-
-def integers() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(integer=True)
+    rows = [
+        (name, each.value, each.low, each.high) for name, each in zip(("mean", *names), (found.mean, *found.classes))
+    ]
+    chart.differences(rows, found.change, path, title)

@@ -6,6 +6,7 @@ import html
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -30,11 +31,11 @@ from torch import Tensor
 
 from atrous.batch import LabelSpace
 from atrous.build import build_files
-from atrous.command.browse import data_url, packed, shares
+from atrous.command.browse import shares
 from atrous.crf import DenseCRF
+from atrous.page import data_url, packed
 from atrous.segmenter import check_targets, pixels
 from atrous.trained import Trained, open_trained
-from atrous.view import View
 
 log = logging.getLogger("atrous")
 
@@ -95,6 +96,7 @@ def demo(cfg: DictConfig) -> None:
     trained = open_trained(cfg)
     studio = Studio(trained, None if trained.segmenter.about.ends_in_crf else first_crf(trained), cfg.largest)
     gradio = import_gradio()
+    signal.signal(signal.SIGTERM, end)
     with tempfile.TemporaryDirectory(prefix="atrous-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # what is dropped on the page is gone when it is closed
         blocks = page(gradio, studio, examples(trained, cfg.trust, cfg.largest))
@@ -106,6 +108,11 @@ def demo(cfg: DictConfig) -> None:
             threading.Event().wait()
         finally:
             blocks.close(verbose=False)
+
+
+def end(number: int, _: Any) -> None:
+    """Asked to end, it ends as if interrupted: what was dropped on the page is removed."""
+    raise SystemExit(128 + number)
 
 
 def import_gradio() -> Any:
@@ -376,18 +383,13 @@ def classes(labels: LabelSpace) -> list[dict[str, Any]]:
 
 def heading(trained: Trained) -> str:
     segmenter = trained.segmenter
-    facts = [f"{len(trained.labels)} classes", str(segmenter.device), *looks(trained.view)]
+    facts = [f"{len(trained.labels)} classes", str(segmenter.device)]
+    if trained.view.words:
+        facts.append(f"seen as {' '.join(trained.view.words)}")
     if segmenter.about.ends_in_crf:
         facts.append("ends in a CRF of its own")
     told = " · ".join(html.escape(fact) for fact in facts)
     return f"<h1>atrous demo</h1><p><b>{html.escape(str(trained.path))}</b> · {told}</p>"
-
-
-def looks(view: View) -> list[str]:
-    """How the network sees a picture, where that is more than once and whole."""
-    found = [] if view.scales == (1.0,) else ["scales " + ", ".join(f"{scale:g}" for scale in view.scales)]
-    found += ["mirrored too"] if view.flip else []
-    return found + ([] if view.crop is None else ["tiles of {1} × {0}".format(*view.crop)])
 
 
 # ---- the server -----------------------------------------------------------------------------------------------------

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 
@@ -25,13 +28,18 @@ log = logging.getLogger("atrous")
 
 def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     """Writes and shows what a run's result.json holds of its scores, and more; gives it in the first process."""
+    check_devices(cfg.devices)
+    out = None if cfg.out is None else Path(str(cfg.out)).expanduser()
+    if cfg.devices != 1 and "LOCAL_RANK" not in os.environ:
+        open_trial(cfg, "cpu")  # what can't be is told before there are several to tell it
     team = Team(cfg.devices)
     trial = open_trial(cfg, team.device, team.rank)
     node: Any = plain(cfg.crf)
     indices = scored(trial, node or {}, cfg.leave_out)
     mine = indices[team.rank :: team.world]
     workers = max(1, cores() // team.world) if cfg.workers is None and team.world > 1 else cfg.workers
-    trial.count(mine, workers, quiet=team.rank > 0)
+    with team.together():
+        trial.count(mine, workers, quiet=team.rank > 0)
     before = team.sum(trial.tally.total(None, mine))
     after = None if node is None else team.sum(trial.tally.total(trial.trained.crf, mine))
     if team.rank:
@@ -43,7 +51,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
         | {"left_out": len(trial.probs.split) - len(indices), "weights": str(trial.trained.weights)},
     }
     usual = trial.trained.home / "evaluate" / f"{trial.folder_name}{'-held_out' if cfg.leave_out else ''}"
-    folder = make_folder((usual if cfg.out is None else Path(cfg.out)).expanduser(), "out")
+    folder = make_folder(usual if out is None else out, "out")
     write(folder, result, trial, published=is_published(trial) if cfg.published is None else cfg.published)
     tell(result, folder, f"{cfg.run}: % on {len(indices)} pictures of {trial.split}")
     return result
@@ -63,6 +71,14 @@ def scored(trial: Trial, node: Mapping[str, Any], leave_out: bool) -> list[int]:
     return others
 
 
+def check_devices(devices: Any) -> None:
+    if devices != "auto" and (not isinstance(devices, int) or isinstance(devices, bool) or devices < 1):
+        raise ValueError(f"`devices` must be a number of GPUs or processes, or auto (got {devices})")
+    there = torch.cuda.device_count()
+    if devices != "auto" and there and devices > there:
+        raise ValueError(f"`devices={devices}`, but there are {there} GPUs here: devices=auto")
+
+
 class Team:
     """The processes that share the pictures, this one among them."""
 
@@ -73,16 +89,30 @@ class Team:
             return
         import lightning as L
 
-        if devices != "auto" and (not isinstance(devices, int) or devices < 1):
-            raise ValueError(f"`devices` must be a number of GPUs or processes, or auto (got {devices})")
-        several = devices != "auto" and int(devices) > 1
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-        if accelerator == "cuda" and several and int(devices) > torch.cuda.device_count():
-            raise ValueError(f"`devices={devices}`, but there are {torch.cuda.device_count()} GPUs here: devices=auto")
-        self.fabric = L.Fabric(accelerator=accelerator, strategy="ddp", devices=devices)
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+        self.fabric = L.Fabric(accelerator="auto", strategy="ddp", devices=devices)
         self.fabric.launch()
         self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
         self.device = str(self.fabric.device)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What goes wrong in one process ends all of them, and the first one tells it."""
+        wrong: str | None = None
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            if self.world == 1:
+                raise
+            wrong = str(error)
+        if self.world > 1:
+            every: list[str | None] = [None] * self.world
+            torch.distributed.all_gather_object(every, wrong)
+            told = [each for each in every if each is not None]
+            if told and self.rank:
+                raise SystemExit(2)
+            if told:
+                raise ValueError(told[0])
 
     def sum(self, counts: Counts) -> Counts:
         """Over all processes."""
@@ -108,8 +138,6 @@ def is_published(trial: Trial) -> bool:
 
 
 def write(folder: Path, result: Mapping[str, Any], trial: Trial, published: bool) -> None:
-    import numpy as np
-
     for end in ("", "_crf") if result["scores_crf"] else ("",):
         chart.confusion(np.array(result[f"confusion{end}"]), trial.labels.names, folder / f"confusion{end}.png")
     if result["trimap"]:

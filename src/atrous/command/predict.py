@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import glob
+import io
 import json
 import logging
+import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,15 +26,16 @@ from atrous.batch import LabelSpace
 from atrous.data.photo import PHOTOS, read_photo
 from atrous.disk import make_folder, write_whole
 from atrous.draw import above, indexed, legend, occurring, overlay, png
-from atrous.many import below, check_written, end_with, foreign, settings_of
-from atrous.probs import half, npy
+from atrous.many import below, check_written, end_with, foreign, reason, told_in
+from atrous.probs import half
+from atrous.tally import told as crf_told
 from atrous.trained import Trained, open_trained
 from atrous.video import VIDEOS, Video, comment_of, ffmpeg, writing
 
 log = logging.getLogger("atrous")
 
 VERB = "atrous predict"
-"""Also the key under which a PNG tells the settings that it was made with."""
+"""Also what comes before the settings in a file that tells those it was made with."""
 
 Settings = dict[str, Any]
 Report = Callable[[int], None]
@@ -41,6 +45,7 @@ def predict(cfg: DictConfig) -> Path:
     """Predicts what `cfg` names and writes it; gives the folder."""
     if cfg.alpha is None or not 0 <= cfg.alpha <= 1:
         raise ValueError(f"`alpha` must be 0 to 1 (got {cfg.alpha}): alpha=0.5")
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large picture of one's own is no attack
     top, sources = find(cfg.images)
     work = Work.of(open_trained(cfg), cfg)
     out = work.trained.home / "predict" if cfg.out is None else Path(str(cfg.out)).expanduser()
@@ -98,7 +103,18 @@ def find(images: Any) -> tuple[Path, list[Path]]:
     files = [file for file in files if not file.name.startswith(".")]  # macOS leaves ._photo.jpg beside photo.jpg
     if not files:
         raise ValueError(f"`images={images}`: there are no pictures there; {remedy}")
-    return top, files
+    sources = [file for file in files if not is_made(file)]
+    if not sources:
+        raise ValueError(f"`images={images}`: there are no pictures there but what `{VERB}` has made")
+    return top, sources
+
+
+def is_made(path: Path) -> bool:
+    """By this verb: no picture to look at, wherever it lies."""
+    try:
+        return path.name.endswith((".png", "_overlay.mp4")) and text_of(path) is not None
+    except ValueError:  # there is no ffmpeg, which is told when it is clear that one is needed
+        return False
 
 
 def _before_the_first_star(path: Path) -> Iterator[str]:
@@ -109,7 +125,7 @@ def _before_the_first_star(path: Path) -> Iterator[str]:
 
 
 def plan(top: Path, sources: Sequence[Path], out: Path, cfg: DictConfig) -> list[Job]:
-    """What is to be made of what; what was made before is not taken for a picture to look at."""
+    """What is to be made of what; nothing in the folder of what is made is taken for a picture to look at."""
     if os.path.realpath(out) == os.path.realpath(top) and len(sources) > 1:
         raise ValueError(f"`out={out}` must not be the folder of the pictures: out={out}/predict")
     jobs = [Job(path, out / path.relative_to(top).with_suffix("")) for path in sources]
@@ -157,7 +173,7 @@ class Work:
     def of(cls, trained: Trained, cfg: DictConfig) -> Work:
         settings = {
             "network": trained.key(),
-            "crf": None if trained.crf is None else asdict(trained.crf),
+            "crf": None if trained.crf is None else json.loads(crf_told(trained.crf)),
             "view": trained.view.told,
             "precision": trained.precision,
         }
@@ -168,26 +184,22 @@ class Work:
         return self.trained.labels
 
     def files(self, job: Job) -> dict[Path, Settings]:
-        """What is made of it and can tell how: all but an array."""
+        """What is made of it, and what each tells of how."""
         # From where it lies, so that all can be moved together.
         source = os.path.relpath(os.path.realpath(job.source), os.path.realpath(job.out.parent))
         settings = self.settings | {"source": source}
         drawn = settings | {"alpha": self.alpha, "legend": self.legend}
         if job.is_video:
             return {job.file("_overlay.mp4"): drawn}
-        index = {job.file(".png"): settings | {"probs": self.probs}}
-        return index | ({job.file("_overlay.png"): drawn} if self.overlay else {})
+        array = {job.file(".npy"): settings} if self.probs else {}
+        picture = {job.file("_overlay.png"): drawn} if self.overlay else {}
+        return {job.file(".png"): settings} | picture | array
 
     def finished(self, job: Job) -> bool:
         """Whether all is there, made with these settings, of a picture no newer."""
         wanted = self.files(job)
         told = {path: told_by(path, settings["source"]) for path, settings in wanted.items()}
-        array = job.file(".npy")
-        if self.probs and not job.is_video and array.exists() != (told[job.file(".png")] is not None):
-            if array.exists():
-                raise foreign(array, VERB)
-            return False
-        if any(told[path] not in (settings, settings | {"probs": True}) for path, settings in wanted.items()):
+        if told != wanted:
             return False
         return min(path.stat().st_mtime for path in wanted) >= job.source.stat().st_mtime
 
@@ -200,14 +212,15 @@ class Work:
         label = probs.max(0).indices.byte().cpu().numpy()
         files = self.files(job)
         if self.probs:
-            write_whole(job.file(".npy"), npy(half(probs).cpu().numpy()))
+            path = job.file(".npy")
+            write_whole(path, arrays(half(probs).cpu().numpy(), files[path]))
         if self.overlay:
             path = job.file("_overlay.png")
             drawn = overlay(image, label, self.labels.palette, self.alpha)
             if self.legend:
                 drawn = above(drawn, legend(occurring([label], self.labels), *label.shape[::-1]))
             write_whole(path, png(Image.fromarray(drawn), pnginfo=note(files[path])))
-        path = job.file(".png")  # the last: where it is, all is
+        path = job.file(".png")
         write_whole(path, png(indexed(label, self.labels.palette), optimize=True, pnginfo=note(files[path])))
         report(1)
 
@@ -219,7 +232,7 @@ class Work:
         high, wide = (0, 0) if strip is None else strip.shape[:2]
         size = video.height + high, max(video.width, wide)
         ((path, settings),) = self.files(job).items()
-        with writing(path, size, video, f"{VERB} {json.dumps(settings)}") as write:
+        with writing(path, size, video, behind_the_verb(settings)) as write:
             for count, frame in enumerate(video.read(), 1):
                 label = self.seen(frame).max(0).indices.byte().cpu().numpy()
                 drawn = overlay(frame, label, self.labels.palette, self.alpha)
@@ -243,29 +256,57 @@ class Work:
 def told_by(path: Path, source: str) -> Settings | None:
     """The settings that a file was made with; None where there is none. What was made of another picture is not ours
     to replace either, unless that is gone: it was moved."""
-    text = settings_of(path, VERB) if path.suffix == ".png" else film_settings(path)
-    if text is None:
+    if not path.exists():
         return None
-    settings: Settings = json.loads(text)
-    other = path.parent / settings["source"]
+    try:
+        settings: Settings = json.loads(text_of(path) or "")
+        other = path.parent / settings["source"]
+    except (ValueError, KeyError, TypeError):
+        raise foreign(path, VERB) from None
     if settings["source"] != source and other.exists():
         raise ValueError(f"{path} is there, made of {other.resolve()}: take another `out`, or delete it")
     return settings
 
 
-def film_settings(path: Path) -> str | None:
-    if not path.exists():
-        return None
-    comment = comment_of(path) or ""
-    if not comment.startswith(f"{VERB} {{"):
-        raise foreign(path, VERB)
-    return comment.removeprefix(f"{VERB} ")
+# ---- what a file tells ----------------------------------------------------------------------------------------------
+def text_of(path: Path) -> str | None:
+    """The settings, as JSON; None where this verb has not made the file."""
+    if path.suffix == ".png":
+        return told_in(path, VERB)
+    text = (second_array if path.suffix == ".npy" else comment_of)(path) or ""
+    return text.removeprefix(f"{VERB} ") if text.startswith(f"{VERB} {{") else None
 
 
 def note(settings: Settings) -> PngInfo:
     info = PngInfo()
     info.add_text(VERB, json.dumps(settings))
     return info
+
+
+def behind_the_verb(settings: Settings) -> str:
+    return f"{VERB} {json.dumps(settings)}"
+
+
+def arrays(probs: np.ndarray, settings: Settings) -> memoryview:
+    """The content of an .npy whose second array is the settings: who loads it gets the first."""
+    buffer = io.BytesIO()
+    np.save(buffer, probs)
+    np.save(buffer, np.array(behind_the_verb(settings)))
+    return buffer.getbuffer()
+
+
+def second_array(path: Path) -> str | None:
+    """The text there, without reading the first; None where there is no text."""
+    with open(path, "rb") as file:
+        try:
+            if np.lib.format.read_magic(file) != (1, 0):
+                return None
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            file.seek(math.prod(shape) * dtype.itemsize, os.SEEK_CUR)
+            text = np.lib.format.read_array(file)
+        except ValueError:  # it is no array, or there is no second one
+            return None
+    return str(text) if text.dtype.kind == "U" else None
 
 
 # ---- all of them ----------------------------------------------------------------------------------------------------
@@ -283,7 +324,7 @@ def run(work: Work, jobs: Sequence[Job]) -> list[str]:
             try:
                 work(job, report)
             except (ValueError, OSError) as error:
-                told = f"{error.filename} ({error.strerror})" if isinstance(error, OSError) else str(error)
+                told = reason(error, job.source)
                 failures.append(told if str(job.source) in told else f"{job.source}: {told}")
             before += own
             progress(before, total)

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,8 @@ from atrous.data.folder import PICTURES
 from atrous.data.parallel import spread
 from atrous.disk import make_folder, write_whole
 from atrous.draw import Tile, colour, grid, occurring, png
-from atrous.many import below, check_written, end_with, name_some, settings_of
+from atrous.many import below, check_written, end_with, name_some, reason, settings_of
+from atrous.tally import told as crf_told
 from atrous.unary import (
     ARRAYS,
     MADE_WITH,
@@ -144,7 +145,7 @@ class Work:
         if cfg.certainty is None or not 0 < cfg.certainty < 1:
             raise ValueError(f"`certainty` must be between 0 and 1 (got {cfg.certainty}): certainty=0.7")
         void = void_of(cfg.void)
-        settings = asdict(crf) | ({"certainty": cfg.certainty, "void": void} if labels else {})
+        settings = json.loads(crf_told(crf)) | ({"certainty": cfg.certainty, "void": void} if labels else {})
         return cls(crf, labels, cfg.certainty, void, cfg.steps, json.dumps(settings))
 
     def __call__(self, job: Job) -> Done:
@@ -274,7 +275,7 @@ class Attempt:
         try:
             return self.work(job)
         except (ValueError, OSError) as error:
-            return str(error)
+            return reason(error, job.image)
 
 
 def run(attempt: Attempt, jobs: Sequence[Job]) -> tuple[list[Done], list[str]]:

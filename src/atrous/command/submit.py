@@ -7,8 +7,7 @@ off. The key is of the network's weights, how it looked, its CRF, the dataset an
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,27 +16,32 @@ from omegaconf import DictConfig
 
 from atrous.bar import bar
 from atrous.build import build_files, plain
-from atrous.data.files import Files, Pair, Pairs
-from atrous.data.submission import Form, Size, check_archive, sizes, write_archive
-from atrous.disk import make_folder, write_whole
-from atrous.segmenter import check_targets, load
+from atrous.data.files import Files, Pair, Pairs, serverless
+from atrous.data.submission import Form, Refused, Size, check_archive, sizes, write_archive
+from atrous.disk import make_folder, write_whole, written_whole
+from atrous.segmenter import check_targets
 from atrous.tally import told
 from atrous.trained import Trained, open_trained
-from atrous.trial import dataset_of, meaning
+from atrous.trial import check_classes, dataset_of, meaning
 
 log = logging.getLogger("atrous")
+
+FEW = 5
+"""So many predictions that are no good are named."""
 
 
 def submit(cfg: DictConfig) -> Path:
     """Gives the archive that was made, or checked."""
+    if cfg.split is None:
+        raise ValueError("`split` must name the pictures: split=test are those that the server wants")
     if cfg.check is not None:
         return check(cfg)
     trained = open_trained(cfg)
     node = dataset_of(trained.segmenter.about.config, plain(cfg.data), cfg.root, trained.path)
     files = open_files(node, cfg.trust)
-    check_classes(trained, files)
+    check_classes(trained, files.labels)
     form, split = files.form(cfg.split, cfg.competition), files.unlabelled(cfg.split)
-    key = f"{quote(cfg.split, safe='+')}-{trained.key(meaning(node), told(trained.crf))}"
+    key = f"{quote(cfg.split, safe='+')}-{trained.key(meaning(node, split), told(trained.crf))}"
     out = output(cfg.out, trained.home / "submit" / f"{key}{form.archive}", form)
     wanted = sizes(split.pairs)
     folder = make_folder(trained.home / "submit" / key, "run")
@@ -54,9 +58,10 @@ def check(cfg: DictConfig) -> Path:
         raise ValueError(
             "whose pictures is `check` an archive for? data=voc, data=cityscapes, or run=… and its dataset"
         )
-    archive, run = Path(str(cfg.check)).expanduser(), Path(str(cfg.run or "")).expanduser()
-    config = load(run, "cpu", cfg.trust).about.config if cfg.run is not None else {}
-    files = open_files(dataset_of(config, plain(cfg.data), cfg.root, run), cfg.trust)
+    archive = Path(str(cfg.check)).expanduser()
+    trained = None if cfg.run is None else open_trained(cfg, "cpu")  # of which no more than its dataset is asked for
+    config, path = ({}, Path()) if trained is None else (trained.segmenter.about.config, trained.path)
+    files = open_files(dataset_of(config, plain(cfg.data), cfg.root, path), cfg.trust)
     form, wanted = files.form(cfg.split, cfg.competition), sizes(files.unlabelled(cfg.split).pairs)
     tell_of_count(form, wanted, cfg.split)
     with bar(f"checking {archive}") as report:
@@ -70,20 +75,8 @@ def open_files(node: Mapping[str, Any], trust: bool) -> Files:
     check_targets(node, "atrous.data", trust)
     files = build_files(node)
     if not isinstance(files, Files):
-        raise ValueError(
-            f"{node['_target_']} has no server that takes predictions: data=voc and data=cityscapes have one"
-        )
+        raise serverless(node["_target_"])
     return files
-
-
-def check_classes(trained: Trained, files: Files) -> None:
-    """A server counts on their order."""
-    ours, theirs = trained.labels.names, files.labels.names
-    if len(ours) != len(theirs):
-        raise ValueError(f"{trained.path} knows {len(ours)} classes, {files.name} has {len(theirs)}")
-    for index, (one, other) in enumerate(zip(ours, theirs)):
-        if one != other:
-            raise ValueError(f"class {index} of {trained.path} is {one!r}, that of {files.name} is {other!r}")
 
 
 def output(asked: Any, usual: Path, form: Form) -> Path:
@@ -114,17 +107,22 @@ def kept(folder: Path, pair: Pair) -> Path:
 def write(out: Path, form: Form, pairs: Pairs, wanted: Mapping[str, Size], split: str, folder: Path) -> None:
     """The archive is there only once it is known to be right."""
     make_folder(out.parent, "out")
-    part = out.with_name(f".part.{out.name}")
-    try:
-        write_archive(part, form, ((pair.name, kept(folder, pair).read_bytes()) for pair in pairs.pairs))
-        with bar(f"checking {out}") as report:
-            check_archive(part, form, wanted, split, report)
-        os.replace(part, out)
-    except ValueError as error:
-        cure = f"delete {folder}, in which the predictions are kept, and run the same command again"
-        raise ValueError(f"{str(error).replace(str(part), str(out))}\n{cure}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    files = {pair.name: kept(folder, pair) for pair in pairs.pairs}
+    with written_whole(out) as part:
+        write_archive(part, form, files, lambda name: files[name].read_bytes())
+        try:
+            with bar(f"checking {out}") as report:
+                check_archive(part, form, wanted, split, report)
+        except Refused as error:
+            told, bad = str(error).replace(str(part), str(out)), [files[name] for name in error.pictures]
+            raise ValueError(f"{told}\ndelete {those(bad, folder)} and run the same command again") from None
+
+
+def those(bad: Sequence[Path], folder: Path) -> str:
+    """A few by their names; of many it is quicker to make all again."""
+    if len(bad) > FEW:
+        return f"{folder}, in which the predictions are kept,"
+    return ", ".join(map(str, bad))
 
 
 def tell_of_count(form: Form, wanted: Mapping[str, Size], split: str) -> None:

@@ -21,7 +21,7 @@ from atrous.chart import heat_maps
 from atrous.crf import DenseCRF
 from atrous.disk import make_folder, write_whole
 from atrous.metric import Scores
-from atrous.override import chosen
+from atrous.override import check_number, chosen
 from atrous.search import Grid, Point
 from atrous.table import text
 from atrous.tally import Tally
@@ -56,6 +56,8 @@ def tune(cfg: DictConfig) -> Path:
     if cfg.crf is not None:
         raise ValueError("`crf` is what is looked for: search=… says where, crf=… belongs to atrous evaluate")
     grid: Grid = instantiate(cfg.search, _convert_="all")
+    check_number("pictures", cfg.pictures, 1)
+    check_number("seed", cfg.seed, 0)
     crfs = [crf_of(point, cfg) for point in grid.coarse()]  # what can't be is told before any work
     trial = open_trial(cfg)
     check_crf(trial.trained.segmenter.about)
@@ -101,8 +103,6 @@ def crf_of(point: Point, cfg: DictConfig) -> DenseCRF:
 
 
 def drawn(length: int, count: int, seed: int) -> list[int]:
-    if count < 1:
-        raise ValueError(f"`pictures` must be 1 or more (got {count})")
     return sorted(np.random.default_rng(seed).permutation(length)[:count].tolist())
 
 

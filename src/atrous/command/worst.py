@@ -17,15 +17,17 @@ from PIL import Image
 from atrous import draw
 from atrous.batch import IGNORE, VOID, LabelSpace
 from atrous.bootstrap import iou, mean_iou, numbers, parts
+from atrous.crf import DenseCRF
 from atrous.disk import make_folder, write_whole
+from atrous.override import check_number
 from atrous.page import data_url, fill, packed, png_url
 from atrous.table import text
-from atrous.trial import Trial, open_trial
+from atrous.trial import Trial, crf_words, open_trial
 
 log = logging.getLogger("atrous")
 
-MOST, MOST_PER_CLASS = 200, 20
-"""Pictures: a page of more is slow to open."""
+MOST, MOST_PER_CLASS, LONGEST = 200, 20, 300
+"""Pictures overall, of each class, and together: a page of more is slow to open."""
 
 CONFUSIONS = 3
 """So many of a picture are told."""
@@ -36,16 +38,15 @@ def worst(cfg: DictConfig) -> Path:
     check(cfg)
     trial = open_trial(cfg)
     indices = range(len(trial.probs.split))
+    check_length(cfg, len(trial.labels), len(indices))
+    usual = trial.trained.home / "worst" / trial.folder_name
+    path = make_folder((usual if cfg.out is None else Path(str(cfg.out))).expanduser(), "out") / "index.html"
     trial.count(indices, cfg.workers)
-    before, final = (stacked(trial, crf, indices) for crf in (None, trial.trained.crf))
-    overall, by_class = choose(final, cfg.count, cfg.per_class, cfg.least)
+    overall, by_class = choose(counted(trial, indices), cfg.count, cfg.per_class, cfg.least)
     if not overall:
         raise ValueError(f"no pixel of {trial.split} has a label: there is nothing to be wrong in")
 
-    ranks = ranked(overall, by_class)
-    cards = [card(trial, index, (before[index], final[index]), ranks[index], cfg.side) for index in ranks]
-    usual = trial.trained.home / "worst" / trial.folder_name
-    path = make_folder((usual if cfg.out is None else Path(cfg.out)).expanduser(), "out") / "index.html"
+    cards = [card(trial, index, ranks, cfg.side) for index, ranks in ranked(overall, by_class).items()]
     title = f"{run_name(trial.trained.path)}: the worst pictures of {trial.split}"
     page = render(title, about(cfg, trial), cards, trial.labels, cfg.least).encode()
     write_whole(path, page, durable=False)
@@ -54,29 +55,36 @@ def worst(cfg: DictConfig) -> Path:
 
 
 def check(cfg: DictConfig) -> None:
-    for key, low, high in (("count", 1, MOST), ("per_class", 0, MOST_PER_CLASS)):
-        if not low <= cfg[key] <= high:
-            raise ValueError(f"`{key}` must be {low} to {high} pictures (got {cfg[key]})")
-    for key, low in (("least", 1), ("side", 32)):
-        if cfg[key] < low:
-            raise ValueError(f"`{key}` must be at least {low} pixels (got {cfg[key]})")
+    check_number("count", cfg.count, 1, MOST, "pictures")
+    check_number("per_class", cfg.per_class, 0, MOST_PER_CLASS, "pictures")
+    check_number("least", cfg.least, 1, unit="pixels")
+    check_number("side", cfg.side, 32, unit="pixels")
+
+
+def check_length(cfg: DictConfig, classes: int, pictures: int) -> None:
+    """Of the page, if every class brings pictures of its own."""
+    length = min(cfg.count + cfg.per_class * classes, pictures)
+    if length > LONGEST:
+        raise ValueError(
+            f"`per_class={cfg.per_class}` of {classes} classes and `count={cfg.count}` may be {length:,} pictures, and "
+            f"a page has at most {LONGEST}: per_class={(LONGEST - cfg.count) // classes}"
+        )
 
 
 # ---- which pictures -------------------------------------------------------------------------------------------------
-def stacked(trial: Trial, crf: Any, indices: Sequence[int]) -> np.ndarray:
-    """(N, C, C)"""
-    return np.stack([trial.tally.confusion(crf, index) for index in indices])
+def counted(trial: Trial, indices: Sequence[int]) -> np.ndarray:
+    """(N, 3, C) of what is scored: a matrix of each picture would be much where there are many classes."""
+    return np.stack([parts(trial.tally.confusion(trial.trained.crf, index)) for index in indices])
 
 
-def choose(counts: np.ndarray, count: int, per_class: int, least: int) -> tuple[list[int], list[list[int]]]:
-    """(N, C, C) -> the pictures with the lowest mean IoU over the classes in their truth or prediction; and for each
+def choose(seen: np.ndarray, count: int, per_class: int, least: int) -> tuple[list[int], list[list[int]]]:
+    """(N, 3, C) -> the pictures with the lowest mean IoU over the classes in their truth or prediction; and for each
     class those with the lowest IoU of it, of the pictures whose truth has `least` pixels of it. Worst first; of equals
     the one that comes first in the split."""
-    seen = parts(counts)
     values = iou(seen)
     overall = lowest(mean_iou(values), count)
     truth = seen[:, 1]
-    by_class = [lowest(np.where(truth[:, k] >= least, values[:, k], np.nan), per_class) for k in range(counts.shape[1])]
+    by_class = [lowest(np.where(truth[:, k] >= least, values[:, k], np.nan), per_class) for k in range(seen.shape[2])]
     return overall, by_class
 
 
@@ -96,11 +104,9 @@ def ranked(overall: list[int], by_class: list[list[int]]) -> dict[int, dict[str,
 
 
 # ---- a picture ------------------------------------------------------------------------------------------------------
-def card(
-    trial: Trial, index: int, counts: tuple[np.ndarray, np.ndarray], ranks: dict[str, int], side: int
-) -> dict[str, Any]:
+def card(trial: Trial, index: int, ranks: dict[str, int], side: int) -> dict[str, Any]:
     """All that the page shows of a picture. The scores are those that were counted."""
-    before, final = counts
+    before, final = (trial.tally.confusion(crf, index) for crf in (None, trial.trained.crf))
     image, label, name = trial.probs.split[index]
     prediction, refined = predictions(trial, index, image)
     height, width = label.shape
@@ -144,9 +150,9 @@ def error_url(prediction: np.ndarray, label: np.ndarray, refined: np.ndarray | N
     """`draw.errors`, transparent where it is right: the page has the picture below it."""
     nothing = np.zeros((1, 1), np.uint8)
     known = np.array([draw.errors(nothing, nothing)[0, 0], draw.WRONG, draw.MENDED, draw.SPOILT, draw.UNCOUNTED])
-    index = np.zeros(label.shape, np.uint8)
+    shown, index = draw.errors(prediction, label, refined), np.zeros(label.shape, np.uint8)
     for value, rgb in enumerate(known):
-        index[(draw.errors(prediction, label, refined) == rgb).all(2)] = value
+        index[(shown == rgb).all(2)] = value
     picture = Image.fromarray(shrunk(index, size))
     picture.putpalette(known.astype(np.uint8).tobytes())
     return png_url(picture, transparency=0)
@@ -199,17 +205,20 @@ def about(cfg: DictConfig, trial: Trial) -> dict[str, str]:
     facts = {
         "run": str(trial.trained.path),
         "split": f"{trial.split}, {len(trial.probs.split):,} pictures",
-        "CRF": "none"
-        if crf is None
-        else ", ".join(
-            f"{key} {getattr(crf, key):g}" for key in ("w1", "sigma_alpha", "sigma_beta", "w2", "sigma_gamma")
-        ),
+        "CRF": "none" if crf is None else crf_text(crf),
         "worst": f"the {cfg.count} lowest by mean IoU, each over the classes in its own truth or prediction; and for "
         f"each class the {cfg.per_class} lowest by its IoU, of the pictures with at least {cfg.least:,} pixels of it",
     }
-    if len(view.looks) > 1 or view.crop is not None:
-        facts["looks"] = ", ".join(f"{key} {value}" for key, value in view.told.items())
+    if view.words:
+        facts["looks"] = " ".join(view.words)
     return facts | {"command": shlex.join(["atrous", "worst", *words])}
+
+
+def crf_text(crf: DenseCRF) -> str:
+    """Its values by their names, and what is not usual about it."""
+    keys = ("w1", "sigma_alpha", "sigma_beta", "w2", "sigma_gamma")
+    unusual = [word.replace("_", " ") for word in crf_words(crf)[1 + len(keys) :]]
+    return ", ".join([*(f"{key} {getattr(crf, key):g}" for key in keys), *unusual])
 
 
 def run_name(path: Path) -> str:

@@ -102,10 +102,7 @@ class Files(ABC):
 
     def form(self, split: str, competition: int) -> Form:
         """How the dataset's server wants the predictions of `split`; `competition` is one of VOC's."""
-        raise ValueError(
-            f"{self.name} has no server that takes predictions: data=voc and data=cityscapes have one. Scores on data "
-            "with labels are what `atrous evaluate` gives"
-        )
+        raise serverless(self.name)
 
     def absent(self, what: str) -> FileNotFoundError:
         """The message for whom the dataset is not there at all; `what` was looked for."""
@@ -122,6 +119,13 @@ class Files(ABC):
                 f"{len(gone)} of the {len(paths)} files that the list {name} asks for in {gone[0].parent.absolute()} "
                 f"are missing, the first is {gone[0].name}.\n{self.elsewhere.get(name, self.source)}"
             )
+
+
+def serverless(name: str) -> ValueError:
+    return ValueError(
+        f"{name} has no server that takes predictions: data=voc and data=cityscapes have one. Scores on data with "
+        "labels are what `atrous evaluate` gives"
+    )
 
 
 def missing(paths: Iterable[Path]) -> list[Path]:
@@ -166,7 +170,11 @@ class Pairs(Sequence[Sample]):
 
 def read_image(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB, as stored: a camera's note on how to turn it is not followed, for no label has one."""
-    data = path.read_bytes()
+    return decode_image(path, path.read_bytes())
+
+
+def decode_image(path: Path, data: bytes) -> np.ndarray:
+    """What `read_image` makes of the content of a file, of which the path is but told."""
     if data[:2] == b"\xff\xd8":
         import simplejpeg  # the same bytes as PIL's in two thirds of the time; strict, where OpenCV fills with grey
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from atrous.data.files import Unreadable, read_image, to_rgb, unreadable
+from atrous.data.files import Unreadable, decode_image, to_rgb, unreadable
 from atrous.data.folder import PICTURES
 
 PHOTOS = (*PICTURES, ".gif", ".avif", ".jp2", ".ppm", ".pgm", ".tga", ".heic", ".heif")
@@ -27,11 +27,16 @@ def read_photo(path: Path) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             if picture.format in ("JPEG", "MPO"):
-                return turned(read_image(path), picture.getexif().get(ORIENTATION, 1))
+                return turned(decode_image(path, data), picture.getexif().get(ORIENTATION, 1))
             return upright(picture)
     except Unreadable:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # whatever PIL's decoders raise
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise Unreadable(
+            f"{path} has more than {most:,} pixels, and PIL unpacks no larger picture: shrink it, or cut it in pieces"
+        ) from None
+    except (OSError, SyntaxError, ValueError) as error:  # whatever PIL's decoders raise
         raise unreadable(path, error) from error
 
 
@@ -40,6 +45,12 @@ def upright(picture: Image.Image) -> np.ndarray:
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
         raise ValueError("its pixels are floating-point numbers, and which of them is white is not known")
+    if picture.mode.startswith("I"):  # 16 bits, which PIL would clip to 8 on their way to RGBA
+        rgb = to_rgb(picture)
+        clear = picture.info.get("transparency")  # the one value that is
+        if isinstance(clear, int):
+            rgb[np.asarray(picture) == clear] = 255
+        return rgb
     if picture.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in picture.info:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     return to_rgb(picture)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import re
 import struct
 import tarfile
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -21,9 +25,9 @@ from PIL import Image
 from atrous.batch import IGNORE
 from atrous.data.cache import stored_size
 from atrous.data.files import Pair, encode_label, spans
-from atrous.data.parallel import spread
-from atrous.data.prepare import members, unpacking
-from atrous.disk import write_whole
+from atrous.data.parallel import cores
+from atrous.data.prepare import members
+from atrous.disk import writing
 
 Report = Callable[[int, int], None]
 Size = tuple[int, int]
@@ -31,6 +35,9 @@ Size = tuple[int, int]
 
 FIRST = 5
 """So many of the problems are named."""
+
+SHORTEST = 57
+"""Bytes: a header, an empty chunk of pixels and the end."""
 
 HEAD, END = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", b"IEND\xaeB`\x82"
 GREY, PALETTE = 0, 3
@@ -86,44 +93,52 @@ class Form:
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
-def write_archive(path: Path, form: Form, files: Iterable[tuple[str, bytes]]) -> None:
-    """files: (name of a picture, its PNG). The same files give the same bytes, whenever and by whom it is written."""
-    contents = sorted((form.path(name), content) for name, content in files)
+def write_archive(path: Path, form: Form, names: Iterable[str], content: Callable[[str], bytes]) -> None:
+    """names: of pictures; content: the PNG of one, each held in memory for as long as it is written. The same files
+    give the same bytes, whenever and by whom it is written."""
     pack = _zip if form.archive == ".zip" else _tgz
-    write_whole(path, pack(contents))
+    ordered = sorted((form.path(name), name) for name in names)
+    with writing(path) as file:
+        pack(file, ((stored, content(name)) for stored, name in ordered))
 
 
-def _tgz(contents: Sequence[tuple[str, bytes]]) -> memoryview:
-    buffer = io.BytesIO()
+def _tgz(file: BinaryIO, contents: Iterable[tuple[str, bytes]]) -> None:
     with (
-        gzip.GzipFile("", "wb", fileobj=buffer, mtime=0) as zipped,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
         for path, content in contents:
             entry = tarfile.TarInfo(path)  # of nobody, at no time
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
-    return buffer.getbuffer()
 
 
-def _zip(contents: Sequence[tuple[str, bytes]]) -> memoryview:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:  # a PNG is compressed already
+def _zip(file: BinaryIO, contents: Iterable[tuple[str, bytes]]) -> None:
+    with zipfile.ZipFile(file, "w") as archive:  # a PNG is compressed already
         for path, content in contents:
             entry = zipfile.ZipInfo(path)  # of 1980
             entry.external_attr, entry.create_system = 0o644 << 16, 3
             archive.writestr(entry, content)
-    return buffer.getbuffer()
 
 
 # ---- checking -------------------------------------------------------------------------------------------------------
 class Problem(NamedTuple):
     kind: str
     told: str
+    picture: str | None = None  # whose prediction has it
+
+
+class Refused(ValueError):
+    """What is wrong with an archive, and the predictions in it that are no good."""
+
+    def __init__(self, told: str, pictures: Sequence[str]):
+        super().__init__(told)
+        self.pictures = pictures
 
 
 class Member(NamedTuple):
     path: str  # in the archive
+    picture: str
     content: bytes
     size: Size  # of its picture
 
@@ -156,76 +171,119 @@ def check_archive(archive: Path, form: Form, wanted: Mapping[str, Size], split: 
         of_kind = ", ".join(f"{count:,} {kind}" for kind, count in rest.items())
         lines.append(f"  … and {rest.total():,} more: {of_kind}")
     count = f"{len(found):,} problem{'s' if len(found) > 1 else ''}"
-    raise ValueError("\n".join([f"{archive} is not what {form.server} takes: {count}", *lines]))
+    bad = [problem.picture for problem in found if problem.picture is not None]
+    raise Refused("\n".join([f"{archive} is not what {form.server} takes: {count}", *lines]), bad)
 
 
 def problems(archive: Path, form: Form, wanted: Mapping[str, Size], split: str, report: Report) -> list[Problem]:
+    """Those of names, then those of content. Of the archive no more is in memory than what is looked at."""
     _check_kind(archive, form)
-    found, inside = _read(archive, form, wanted, split)
-    for count, problem in enumerate(spread(partial(look, form), inside), 1):
-        report(count, len(inside))
-        found += [problem] if problem else []
-    return found
+    names: list[Problem] = []
+    contents: list[Problem] = []
+    with _unpacking(archive):
+        looked = several(partial(look, form), _read(archive, form, wanted, split, names))
+        for count, problem in enumerate(looked, 1):
+            report(count, len(wanted))
+            contents += [problem] if problem else []
+    return names + contents
 
 
 def _check_kind(archive: Path, form: Form) -> None:
     if not archive.is_file():
         raise ValueError(f"there is no file {archive}: an archive {form.archive} is wanted")
     zipped = zipfile.is_zipfile(archive)
-    right = zipped if form.archive == ".zip" else not zipped and tarfile.is_tarfile(archive)
-    if not right:
-        kind = (
-            "a zip" if zipped else "a tar" if tarfile.is_tarfile(archive) else "neither a tar nor a zip, or not whole"
-        )
+    tarred = not zipped and _is_tar(archive)
+    if not (zipped if form.archive == ".zip" else tarred):
+        kind = "a zip" if zipped else "a tar" if tarred else "neither a tar nor a zip, or not whole"
         wanted = "a zip" if form.archive == ".zip" else "a .tgz (a tar, compressed by gzip)"
         raise ValueError(f"{archive} is {kind}: {form.server} takes {wanted}")
 
 
-def _read(archive: Path, form: Form, wanted: Mapping[str, Size], split: str) -> tuple[list[Problem], list[Member]]:
-    """What is wrong with the names, and what is to be looked at. A file that is not asked for is not unpacked."""
-    found: list[Problem] = []
-    inside: dict[str, Member] = {}
-    with unpacking(archive):
-        for stored, _, content, _ in members(archive):
-            path = stored.removeprefix("./")
-            name = form.picture(path)
-            if name is None or name not in wanted:
-                example = form.path(next(iter(wanted)))
-                told = f"{path} is of no picture of {split}: leave it out (a file's name is as in {example})"
-                found.append(Problem("of no picture", told))
-            elif name in inside:
-                other = inside[name].path
-                told = f"{path} is there twice" if path == other else f"{other} and {path} are for one picture"
-                found.append(Problem("twice", f"{told}: leave one out"))
-            else:
-                inside[name] = Member(path, content(), wanted[name])
-                if form.folder is not None and path != form.path(name):
-                    found.append(Problem("misplaced", f"{path} is not where it is looked for: {form.path(name)}"))
+def _is_tar(archive: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(archive)
+    except (EOFError, zlib.error):  # compressed, and torn before its first file
+        return False
+
+
+@contextmanager
+def _unpacking(archive: Path) -> Iterator[None]:
+    """Of garbage Python's unpackers make many errors, not only their own."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the disk's, not the archive's
+            raise
+        raise ValueError(f"{archive} can't be unpacked ({error}): is it whole? Pack it again") from error
+
+
+def _read(archive: Path, form: Form, wanted: Mapping[str, Size], split: str, found: list[Problem]) -> Iterator[Member]:
+    """What is to be looked at; what is wrong with the names is added to `found`. A file that is not asked for is not
+    unpacked."""
+    inside: dict[str, str] = {}
+    for stored, _, content, _ in members(archive):
+        path = stored.removeprefix("./")
+        name = form.picture(path)
+        if name is None or name not in wanted:
+            example = form.path(next(iter(wanted)))
+            told = f"{path} is of no picture of {split}: leave it out (a file's name is as in {example})"
+            found.append(Problem("of no picture", told))
+        elif name in inside:
+            told = (
+                f"{path} is there twice" if path == inside[name] else f"{inside[name]} and {path} are for one picture"
+            )
+            found.append(Problem("twice", f"{told}: leave one out"))
+        else:
+            inside[name] = path
+            if form.folder is not None and path != form.path(name):
+                found.append(Problem("misplaced", f"{path} is not where it is looked for: {form.path(name)}"))
+            yield Member(path, name, content(), wanted[name])
     for name in wanted:
         if name not in inside:
             told = f"{form.path(name)} is missing: every picture of {split} wants its prediction"
             found.append(Problem("missing", told))
-    return found, list(inside.values())
+
+
+def several(work: Callable[[Member], Problem | None], items: Iterable[Member]) -> Iterator[Problem | None]:
+    """work(item) of each item, in order, by as many threads as there are cores: PIL's decoder lets others compute. No
+    more items are taken than are worked on."""
+    threads = cores()
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Problem | None]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def look(form: Form, member: Member) -> Problem | None:
-    """What is wrong with one prediction."""
-    path, content, (height, width) = member
-    if not content.startswith(HEAD) or not content.endswith(END):
-        return Problem("broken", f"{path} is not a whole PNG: write it again")
+    """What is wrong with one prediction, whatever its bytes are."""
+    path, picture, content, (height, width) = member
+    if len(content) < SHORTEST or not content.startswith(HEAD) or not content.endswith(END):
+        return Problem("broken", f"{path} is not a whole PNG: write it again", picture)
     columns, rows, depth, colours = struct.unpack(">IIBB", content[16:26])
     if colours not in (GREY, PALETTE) or (colours == GREY and depth != 8):
         stored = (f"{depth}-bit " if depth != 8 else "") + COLOUR_TYPES.get(colours, "something else")
         told = f"{path} stores {stored}: store each pixel's class, as a palette PNG or a grey one of 8 bits"
-        return Problem("in colours", told)
+        return Problem("in colours", told, picture)
     if (rows, columns) != (height, width):
         cure = "enlarge the scores before the class is chosen, or the classes without mixing them (nearest)"
         told = f"{path} is {columns}x{rows}, its picture {width}x{height}: {cure}"
-        return Problem("of another size", told)
+        return Problem("of another size", told, picture)
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            counts = picture.histogram()[:256]
-    except (OSError, SyntaxError, ValueError) as error:  # whatever PIL's decoder raises
-        return Problem("broken", f"{path} is not a whole PNG ({error}): write it again")
+        counts = histogram(content, (height, width))
+    except Exception as error:  # of garbage PIL's decoder makes nearly any
+        reason = str(error).partition(" <_io.")[0] or type(error).__name__
+        return Problem("broken", f"{path} is not a whole PNG ({reason}): write it again", picture)
     wrong = form.complaint(counts)
-    return None if wrong is None else Problem("with wrong values", f"{path} {wrong}")
+    return None if wrong is None else Problem("with wrong values", f"{path} {wrong}", picture)
+
+
+def histogram(content: bytes, size: Size) -> list[int]:
+    """How many pixels hold each value."""
+    with Image.open(io.BytesIO(content), formats=["png"]) as picture:
+        if (picture.height, picture.width) != size or picture.mode not in ("L", "P"):
+            raise ValueError("its header is there twice")
+        return picture.histogram()
