@@ -270,3 +270,4 @@ def test_a_slip_is_told_in_a_line(trained, words, says, capsys):
     told = capsys.readouterr().err
     assert says in told
     assert told.count("\n") <= 3
+    assert not (trained / "trial").exists()  # what can't be is told before any work

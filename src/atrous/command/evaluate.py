@@ -29,7 +29,7 @@ log = logging.getLogger("atrous")
 def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     """Writes and shows what a run's result.json holds of its scores, and more; gives it in the first process."""
     check_devices(cfg.devices)
-    out = None if cfg.out is None else Path(str(cfg.out)).expanduser()
+    out = None if cfg.out is None else make_folder(Path(str(cfg.out)).expanduser(), "out")  # before the work
     if cfg.devices != 1 and "LOCAL_RANK" not in os.environ:
         open_trial(cfg, "cpu")  # what can't be is told before there are several to tell it
     team = Team(cfg.devices)
@@ -51,7 +51,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
         | {"left_out": len(trial.probs.split) - len(indices), "weights": str(trial.trained.weights)},
     }
     usual = trial.trained.home / "evaluate" / f"{trial.folder_name}{'-held_out' if cfg.leave_out else ''}"
-    folder = make_folder(usual if out is None else out, "out")
+    folder = out or make_folder(usual, "out")
     write(folder, result, trial, published=is_published(trial) if cfg.published is None else cfg.published)
     tell(result, folder, f"{cfg.run}: % on {len(indices)} pictures of {trial.split}")
     return result
