@@ -38,3 +38,10 @@ def png_url(picture: Image.Image, **how: Any) -> str:
 def packed(label: np.ndarray) -> str:
     """Not a picture: browsers that guard against fingerprints read the pixels of a picture back with noise."""
     return base64.b64encode(zlib.compress(label.tobytes(), 9)).decode()
+
+
+def shares(label: np.ndarray) -> list[tuple[int, float]]:
+    """(class, part of the pixels) of those that occur, the largest first."""
+    values, counts = np.unique(label, return_counts=True)
+    found = [(int(value), round(float(count) / label.size, 6)) for value, count in zip(values, counts)]
+    return sorted(found, key=lambda item: -item[1])

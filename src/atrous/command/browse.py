@@ -10,7 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -23,7 +22,7 @@ from atrous.datamodule import Drawn, Pictures, Stream
 from atrous.disk import make_folder, write_whole
 from atrous.draw import contact_sheet, occurring, png
 from atrous.override import chosen
-from atrous.page import data_url, fill, packed
+from atrous.page import data_url, fill, packed, shares
 
 log = logging.getLogger("atrous")
 
@@ -88,13 +87,6 @@ def card(sample: Sample) -> dict[str, Any]:
         "packed": packed(sample.label),
         "shares": shares(sample.label),
     }
-
-
-def shares(label: np.ndarray) -> list[tuple[int, float]]:
-    """(class, part of the pixels) of those that occur, the largest first."""
-    values, counts = np.unique(label, return_counts=True)
-    found = [(int(value), round(float(count) / label.size, 6)) for value, count in zip(values, counts)]
-    return sorted(found, key=lambda item: -item[1])
 
 
 # ---- telling --------------------------------------------------------------------------------------------------------

@@ -31,9 +31,8 @@ from torch import Tensor
 
 from atrous.batch import LabelSpace
 from atrous.build import build_files
-from atrous.command.browse import shares
 from atrous.crf import DenseCRF
-from atrous.page import data_url, packed
+from atrous.page import data_url, packed, shares
 from atrous.segmenter import check_targets, pixels
 from atrous.trained import Trained, open_trained
 
