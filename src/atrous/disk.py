@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 STALE = 600
 """Seconds in which nobody wrote to a part: its process is gone."""
@@ -23,33 +23,29 @@ def make_folder(path: Path, setting: str) -> Path:
     return path
 
 
+def out_folder(asked: Any, usual: Path) -> Path:
+    """What `out=…` asks for, or the usual one; made, so that what can't be is told before the work."""
+    return make_folder((usual if asked is None else Path(str(asked))).expanduser(), "out")
+
+
 def write_whole(path: Path, content: bytes | memoryview, durable: bool = True) -> None:
     """The file is either the old one or the new one, never half of it, also under kill -9 and on a full disk.
 
     `durable`: under a power failure too, which costs a few milliseconds."""
-    part = part_of(path)
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise _not_written(path, error) from None
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(path, durable) as part, writing(part) as file:
+        file.write(content)
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Gives the place where another program is to write; the file appears at the end, if nothing went wrong."""
+def written_whole(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Gives the place where to write; the file appears at the end, if nothing went wrong."""
     part = part_of(path)
     try:
         yield part
         try:
-            with open(part, "rb") as file:
-                os.fsync(file.fileno())
+            if durable:
+                with open(part, "rb") as file:
+                    os.fsync(file.fileno())
             os.replace(part, path)
         except OSError as error:
             raise _not_written(path, error) from None

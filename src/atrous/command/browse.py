@@ -19,9 +19,9 @@ from atrous.batch import LabelSpace, Sample
 from atrous.build import build_files
 from atrous.config import Browse, Split
 from atrous.datamodule import Drawn, Pictures, Stream
-from atrous.disk import make_folder, write_whole
+from atrous.disk import out_folder, write_whole
 from atrous.draw import contact_sheet, occurring, png
-from atrous.override import chosen
+from atrous.override import check_number, chosen
 from atrous.page import data_url, fill, packed, shares
 
 log = logging.getLogger("atrous")
@@ -32,10 +32,8 @@ MOST = 500
 
 def browse(cfg: Browse) -> Path:
     """Writes sheet.png and index.html; gives the folder."""
-    if not 1 <= cfg.count <= MOST:
-        raise ValueError(f"`count` must be 1 to {MOST} pictures (got {cfg.count})")
+    check_number("count", cfg.count, 1, MOST, "pictures")
     experiment = chosen("experiment")
-    folder = Path(f"runs/browse/{experiment}" if cfg.out is None else cfg.out).expanduser()
     pictures: Pictures = build_files(cfg.data)
     training = cfg.split is Split.train
     name = pictures.train if training else pictures.val
@@ -47,7 +45,7 @@ def browse(cfg: Browse) -> Path:
     title = f"{experiment}: {what(cfg, name, len(samples))}"
     page = render(title, about(cfg, name, len(split)), samples, pictures.labels)
     sheet = contact_sheet(samples, pictures.labels, title=title)
-    make_folder(folder, "out")
+    folder = out_folder(cfg.out, Path(f"runs/browse/{experiment}"))
     for name, content in (("sheet.png", png(Image.fromarray(sheet))), ("index.html", page.encode())):
         write_whole(folder / name, content, durable=False)
         log.info(f"{folder / name}")

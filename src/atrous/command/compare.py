@@ -16,7 +16,7 @@ from atrous.bootstrap import Comparison, Interval, numbers
 from atrous.build import plain
 from atrous.callback.result import protocol, warn_of_choice
 from atrous.crf import DenseCRF
-from atrous.disk import make_folder, write_whole
+from atrous.disk import out_folder, write_whole
 from atrous.override import check_number
 from atrous.table import text
 from atrous.trained import FOREIGN
@@ -48,7 +48,7 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     a, b = sides(cfg)
     pairs = same_pictures(a.trial, b.trial)
     usual = b.trial.trained.home / "compare" / a.name.replace("/", "-") / b.trial.folder_name
-    folder = make_folder((usual if cfg.out is None else Path(str(cfg.out))).expanduser(), "out")
+    folder = out_folder(cfg.out, usual)
     counts = [counted(side, indices, cfg.workers) for side, indices in zip((a, b), zip(*pairs))]  # in a's order
     names = [a.trial.name(index) for index, _ in pairs]
     check_truths(counts[0], counts[1], names)

@@ -18,7 +18,7 @@ from atrous import chart
 from atrous.build import plain
 from atrous.callback.result import class_table, protocol, warn_of_choice
 from atrous.data.parallel import cores
-from atrous.disk import make_folder, write_whole
+from atrous.disk import out_folder, write_whole
 from atrous.metric import Counts
 from atrous.table import text
 from atrous.trial import Trial, open_trial
@@ -29,13 +29,14 @@ log = logging.getLogger("atrous")
 def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     """Writes and shows what a run's result.json holds of its scores, and more; gives it in the first process."""
     check_devices(cfg.devices)
-    out = None if cfg.out is None else make_folder(Path(str(cfg.out)).expanduser(), "out")  # before the work
     if cfg.devices != 1 and "LOCAL_RANK" not in os.environ:
         open_trial(cfg, "cpu")  # what can't be is told before there are several to tell it
     team = Team(cfg.devices)
     trial = open_trial(cfg, team.device, team.rank)
     node: Any = plain(cfg.crf)
     indices = scored(trial, node or {}, cfg.leave_out)
+    usual = trial.trained.home / "evaluate" / f"{trial.folder_name}{'-held_out' if cfg.leave_out else ''}"
+    folder = out_folder(cfg.out, usual)
     mine = indices[team.rank :: team.world]
     workers = max(1, cores() // team.world) if cfg.workers is None and team.world > 1 else cfg.workers
     with team.together():
@@ -50,8 +51,6 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
         | protocol(trial.split, trial.probs.split, indices, node, trial.trained.precision, trial.trained.view)
         | {"left_out": len(trial.probs.split) - len(indices), "weights": str(trial.trained.weights)},
     }
-    usual = trial.trained.home / "evaluate" / f"{trial.folder_name}{'-held_out' if cfg.leave_out else ''}"
-    folder = out or make_folder(usual, "out")
     write(folder, result, trial, published=is_published(trial) if cfg.published is None else cfg.published)
     tell(result, folder, f"{cfg.run}: % on {len(indices)} pictures of {trial.split}")
     return result

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from atrous.bar import bar
 from atrous.chart import heat_maps
 from atrous.crf import DenseCRF
-from atrous.disk import make_folder, write_whole
+from atrous.disk import out_folder, write_whole
 from atrous.metric import Scores
 from atrous.override import check_number, chosen
 from atrous.search import Grid, Point
@@ -62,8 +62,7 @@ def tune(cfg: DictConfig) -> Path:
     trial = open_trial(cfg)
     check_crf(trial.trained.segmenter.about)
     indices = drawn(len(trial.probs.split), cfg.pictures, cfg.seed)
-    folder = Path(trial.trained.home / "tune" / chosen("search") if cfg.out is None else cfg.out).expanduser()
-    make_folder(folder, "out")
+    folder = out_folder(cfg.out, trial.trained.home / "tune" / chosen("search"))
     log.info(
         f"{len(indices)} of the {len(trial.probs.split):,} pictures of {trial.split}, drawn with seed {cfg.seed}; "
         f"{len(crfs)} settings, then {grid.rounds - 1} finer rounds; all that is found is kept in {trial.tally.folder}"

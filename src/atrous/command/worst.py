@@ -18,7 +18,7 @@ from atrous import draw
 from atrous.batch import IGNORE, VOID, LabelSpace
 from atrous.bootstrap import iou, mean_iou, numbers, parts
 from atrous.crf import DenseCRF
-from atrous.disk import make_folder, write_whole
+from atrous.disk import out_folder, write_whole
 from atrous.override import check_number
 from atrous.page import data_url, fill, packed, png_url
 from atrous.table import text
@@ -40,7 +40,7 @@ def worst(cfg: DictConfig) -> Path:
     indices = range(len(trial.probs.split))
     check_length(cfg, len(trial.labels), len(indices))
     usual = trial.trained.home / "worst" / trial.folder_name
-    path = make_folder((usual if cfg.out is None else Path(str(cfg.out))).expanduser(), "out") / "index.html"
+    path = out_folder(cfg.out, usual) / "index.html"
     trial.count(indices, cfg.workers)
     overall, by_class = choose(counted(trial, indices), cfg.count, cfg.per_class, cfg.least)
     if not overall:
