@@ -41,19 +41,20 @@ def test_a_mistake_is_one_message_and_exit_code_2(words, told, tmp_path):
     assert not (tmp_path / "runs").exists()  # nothing is left behind
 
 
-def test_a_multirun_on_several_processes_is_refused(tmp_path):
-    words = [
+def test_a_multirun_on_several_processes_in_one_is_refused(tmp_path):
+    done = atrous(
+        "train",
         "experiment=shapes",
         "seed=0,1",
         "trainer=ddp",
         "trainer.devices=2",
         "trainer.accelerator=cpu",
+        "hydra/launcher=basic",
         "--multirun",
-    ]
-    done = atrous("train", *words, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "can't train on 2 processes" in done.stderr
-    assert not list(tmp_path.rglob("checkpoint"))
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "hydra/launcher=local" in done.stderr
 
 
 def test_an_error_that_is_not_ours_is_a_bug_and_keeps_its_traceback():

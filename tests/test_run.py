@@ -9,7 +9,7 @@ import pytest
 import torch
 from running import Interrupted, equal, refusal, run, weights
 
-from atrous.callback.guard import digest, flat
+from atrous.digest import digest, flat
 from atrous.folder import identity
 from atrous.logger import read_metrics
 

@@ -10,8 +10,10 @@ from omegaconf import OmegaConf
 from atrous.override import CONF, groups_of
 from atrous.segmenter import targets
 
-GROUPS = sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {".", "experiment"})
-FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent.name != "experiment" and path.parent != CONF)
+GROUPS = sorted(
+    {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {".", "experiment", "small"}
+)
+FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent.name not in ("experiment", "small", "conf"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(CONF).as_posix())

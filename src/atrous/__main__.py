@@ -5,17 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 PACKAGE = str(Path(__file__).resolve().parent)
 
 VERBS = {
     "train": ("atrous.run:train", "config", "train a network, or go on training it, and score it"),
+    "sweep": (
+        "atrous.command.sweep:sweep",
+        "sweep",
+        "many runs by one command, packed onto the devices, and their table",
+    ),
     "evaluate": (
         "atrous.command.evaluate:evaluate",
         "evaluate",
@@ -63,6 +70,7 @@ atrous VERB [overrides …]     DeepLab v1 and v2: train, ablate, use
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    _hold_the_lifeline()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP.format(verbs="\n".join(f"  {verb:10} {told}" for verb, (_, _, told) in VERBS.items())))
@@ -80,12 +88,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(words[0], words[1:])
 
 
-def _run(verb: str, words: list[str]) -> int:
-    from atrous.override import absences, from_files, groups_of, misunderstood, paths
+def _hold_the_lifeline() -> None:
+    """A run that a sweep started is asked to save and end when the sweep's process is gone, however it went: then the
+    other end of a pipe closes."""
+    pipe = os.environ.pop("ATROUS_LIFELINE", None)
+    if pipe is None:
+        return
 
-    target, config_name, _ = VERBS[verb]
+    def wait() -> None:
+        os.read(int(pipe), 1)
+        os.killpg(os.getpgrp(), signal.SIGTERM)
+
+    Thread(target=wait, daemon=True).start()
+
+
+def _run(verb: str, words: list[str]) -> int:
+    from atrous.override import absences, first_choices, from_files, groups_of, misunderstood, offer_sweeps, paths
+
     parser = _parser(verb)
     asked = parser.parse_intermixed_args(words)
+    if verb == "train" and asked.multirun:
+        verb = "sweep"  # what Hydra's users know it as
+    target, config_name, _ = VERBS[verb]
+    if verb == "sweep":
+        offer_sweeps()
     try:
         asked.overrides = absences(paths(from_files(asked.overrides, config_name)), config_name)
     except ValueError as error:
@@ -94,7 +120,7 @@ def _run(verb: str, words: list[str]) -> int:
     if asked.help and not chosen and "experiment" in groups_of(config_name):
         asked.overrides.append("experiment=shapes")  # so that there is something to show
     if not (asked.help or asked.hydra_help or asked.info or asked.shell_completion):
-        problem = misunderstood(asked.overrides, config_name)
+        problem = misunderstood([*first_choices(asked.overrides), *asked.overrides], config_name)
         if problem:
             return _complain(problem, verb)
 
@@ -107,13 +133,19 @@ def _run(verb: str, words: list[str]) -> int:
         try:
             return work(cfg)
         except Exception as error:
-            if asked.multirun:
+            if verb == "sweep" or asked.multirun:
                 raise
             failures.append(error)  # told below: Hydra would print a preamble of its own
             return None
 
     try:
-        _hydra(job, parser, asked, config_name)
+        if verb == "sweep" and not (asked.cfg or asked.help or asked.info or asked.hydra_help):
+            from atrous.command.sweep import around
+
+            with around(asked.overrides) as asked.overrides:
+                _hydra(job, parser, asked, config_name)
+        else:
+            _hydra(job, parser, asked, config_name)
         if failures:
             raise failures[0]
     except KeyboardInterrupt:

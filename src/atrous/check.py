@@ -41,7 +41,11 @@ def check_processes(world_size: int) -> None:
     """Lightning starts the other processes of a run from this one's command line: each would replay the sweep."""
     multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if world_size > 1 and multirun:
-        raise ValueError(f"a --multirun can't train on {world_size} processes: start each of its runs by itself")
+        launcher = HydraConfig.get().runtime.choices.get("hydra/launcher")
+        raise ValueError(
+            f"hydra/launcher={launcher} can't train a sweep's runs on {world_size} processes each: "
+            "hydra/launcher=local can on one machine, hydra/launcher=submitit_slurm on a cluster"
+        )
 
 
 def check_run(network: Any, pictures: Any, data: SegmentationDataModule) -> None:

@@ -32,10 +32,14 @@ class Paper:
 
     table: str = MISSING
     row: str = MISSING
+    columns: dict[str, Any] = field(default_factory=dict)  # its other cells, as printed: {MSC: x, COCO: x}
     miou: float | None = None
     miou_crf: float | None = None
     parameters: int | None = None
+    batch: int | None = None
+    iterations: int | None = None
     differs: str | None = None
+    comparable: bool = True  # false: the row on other data, where the published numbers are no measure
 
 
 @dataclass
@@ -75,6 +79,25 @@ class Config:
 
 
 @dataclass
+class Table:
+    """What a sweep asks, and what others report for it, who have no run here."""
+
+    title: str = MISSING
+    measure: str = "mean IoU"
+    others: list[dict[str, Any]] = field(default_factory=list)  # row, miou, miou_crf, source
+
+
+@dataclass
+class Sweep(Config):
+    """A run's configuration, of which a sweep makes many, and what is done with all of them."""
+
+    table: Table | None = None
+    evaluate: bool = True  # each finished run also by trimaps, boundaries and pictures, as `atrous evaluate` does
+    dry_run: bool = False  # say what would run, for how long, and on how much disk; start nothing
+    force: bool = False  # train anew what was trained with another configuration, instead of refusing
+
+
+@dataclass
 class Browse(Config):
     """A run's configuration, and which of its pictures to show."""
 
@@ -94,3 +117,8 @@ ConfigStore.instance().store(name="schema", node=Config)
 # It comes after a run's configuration and must reset nothing there: what is missing leaves the value as it is.
 MORE = Browse(**dict.fromkeys(Config.__dataclass_fields__, MISSING))
 ConfigStore.instance().store(name="browse_schema", node=MORE)
+SWEEP = Sweep(**dict.fromkeys(Config.__dataclass_fields__, MISSING))
+ConfigStore.instance().store(name="sweep_schema", node=SWEEP)
+
+# What belongs to a sweep and to none of its runs.
+SWEEP_ONLY = (*(Sweep.__dataclass_fields__.keys() - Config.__dataclass_fields__.keys()), "sweeps")

@@ -9,15 +9,16 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from lightning.pytorch.utilities import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only  # Lightning's own, without Lightning
 from omegaconf import OmegaConf
 
-from atrous.callback.guard import digest, flat
 from atrous.config import BESIDE_THE_POINT, WHERE
+from atrous.digest import differing, digest
 from atrous.disk import write_whole
 
 log = logging.getLogger("atrous")
@@ -51,19 +52,39 @@ class RunFolder:
     def result(self) -> dict[str, Any]:
         return json.loads((self.path / "result.json").read_text())
 
+    def changed(self) -> str:
+        """In what the run that the folder holds differs from this one, in words; empty where it does not."""
+        if self.anew or not (self.path / "config.yaml").exists():
+            return ""
+        there: Any = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
+        return differing(identity(there), self.identity)
+
     @rank_zero_only
     def check_resumable(self) -> None:
         """Refuses a folder that holds the run of another configuration."""
-        if not self.anew and (self.path / "config.yaml").exists():
-            there: Any = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
-            old, new = flat(identity(there)), flat(self.identity)
-            keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-            if keys:
-                told = ", ".join(f"{key}: {old.get(key, '-')} there, {new.get(key, '-')} here" for key in keys[:4])
-                raise ValueError(
-                    f"{self.path} holds a run of another configuration ({told}{', …' if len(keys) > 4 else ''}): "
-                    "resume=never trains anew in its place, run_dir=… keeps both"
-                )
+        if told := self.changed():
+            raise ValueError(
+                f"{self.path} holds a run of another configuration ({told}): "
+                "resume=never trains anew in its place, run_dir=… keeps both"
+            )
+
+    def running(self) -> bool:
+        """Whether a process, of this machine or another one on the same disk, trains the run at this moment."""
+        path = self.path / ".lock"
+        if not path.exists():
+            return False
+        with open(path, "r+") as lock:
+            return not alone(lock)
+
+    def failure(self) -> str | None:
+        """Why the last attempt failed, if it did."""
+        path = self.path / "failure.json"
+        return json.loads(path.read_text())["error"] if path.exists() else None
+
+    @rank_zero_only
+    def note_failure(self, error: str) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path / "failure.json", json.dumps({"error": error, "time": time.time()}).encode())
 
     @rank_zero_only
     def open(self) -> None:
@@ -75,17 +96,24 @@ class RunFolder:
             raise ValueError(
                 f"the run folder {self.path} cannot be made ({error.strerror}): run_dir=… takes another"
             ) from None
+        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 (held as long as the process lives)
+        if not alone(self._lock):
+            raise ValueError(f"another process trains the run in {self.path}: wait for it, or run_dir=… takes another")
         if self.anew:
             for name in ("checkpoint", "pictures", "wandb", "tensorboard"):
                 shutil.rmtree(self.path / name, ignore_errors=True)
             for name in ("metrics.csv", "result.json", "wandb_id"):
                 (self.path / name).unlink(missing_ok=True)
+        (self.path / "failure.json").unlink(missing_ok=True)
         write_whole(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)).encode())
         about, diff = environment()
         write_whole(self.path / "environment.json", json.dumps(about, indent=2).encode())
         if diff:
             write_whole(self.path / "git.diff", diff.encode())
         self._open_log()
+
+    def close(self) -> None:
+        self._lock.close()
 
     def _open_log(self) -> None:
         file = logging.FileHandler(self.path / "run.log")
@@ -94,6 +122,18 @@ class RunFolder:
         logging.captureWarnings(True)
         logging.getLogger("py.warnings").addHandler(file)
         logging.getLogger("lightning.pytorch").addHandler(file)
+
+
+def alone(lock: IO[str]) -> bool:
+    """Takes the lock, unless another process has it. What is forked off does not inherit it, and it goes with the
+    process, however that ends."""
+    import fcntl
+
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:

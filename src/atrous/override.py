@@ -7,12 +7,15 @@ import hashlib
 import inspect
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -22,9 +25,15 @@ from omegaconf import DictConfig, EnumNode, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from atrous.config import BESIDE_THE_POINT, WHERE
+from atrous.config import BESIDE_THE_POINT, SWEEP_ONLY, WHERE
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+SWEEPS = CONF.parent / "sweeps"
+
+
+def composing() -> AbstractContextManager[Any]:
+    """What `compose` needs about it: within an application of Hydra's nothing more."""
+    return nullcontext() if GlobalHydra().is_initialized() else initialize_config_dir(str(CONF), version_base="1.3")
 
 
 # ---- the name of a run ----------------------------------------------------------------------------------------------
@@ -37,7 +46,7 @@ def run_name() -> str:
 
 
 def name_of(experiment: str | None, overrides: Sequence[str]) -> str:
-    aside = {*BESIDE_THE_POINT, "experiment", "seed", *(f"data.{key}" for key in WHERE["data"])}
+    aside = {*BESIDE_THE_POINT, *SWEEP_ONLY, "experiment", "seed", *(f"data.{key}" for key in WHERE["data"])}
     files = {o.split("=")[0][1:]: o for o in overrides if o.startswith("+") and "={" in o}  # `from_files` wrote them
     shown = [o for o in overrides if o not in files.values() and o[1:].replace("/", ".") not in files]
     shown += [f"{key}={hashlib.sha256(o.encode()).hexdigest()[:8]}" for key, o in files.items()]
@@ -53,7 +62,13 @@ def chosen(group: str) -> str:
     return str(HydraConfig.get().runtime.choices.get(group)) if HydraConfig.initialized() else "run"
 
 
+def tenth(iterations: int | None) -> int:
+    """Of a row's length, or of v2's usual one where the paper tells none."""
+    return (iterations or 20_000) // 10
+
+
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("tenth", tenth, replace=True)
 
 
 def paths(overrides: Sequence[str]) -> list[str]:
@@ -117,6 +132,33 @@ def check_number(key: str, value: Any, low: int, high: int | None = None, unit: 
         raise ValueError(f"`{key}` must be {allowed}{unit and ' ' + unit} (got {told})")
 
 
+# ---- sweeps ---------------------------------------------------------------------------------------------------------
+@cache
+def offer_sweeps() -> None:
+    """sweeps/ as a group of choices. It lies beside conf/, and the folder of both, with all that is in it, would be too
+    much for Hydra to look through."""
+    for path in sweep_files():
+        ConfigStore.instance().store(group="sweeps", name=path.stem, node=OmegaConf.load(path), package="_global_")
+
+
+def sweep_files() -> list[Path]:
+    """The others are for `wandb sweep`."""
+    return sorted(path for path in SWEEPS.glob("*.yaml") if not path.stem.startswith("wandb"))
+
+
+def params_of(overrides: Sequence[str]) -> dict[str, str]:
+    """What the file that `sweeps=…` names says to sweep over, as {"seed": "0,1,2", …}."""
+    chosen = next((o.partition("=")[2] for o in overrides if o.startswith("sweeps=")), "")
+    path = SWEEPS / f"{chosen}.yaml"
+    found = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") if chosen and path.exists() else None
+    return {str(key): str(value) for key, value in (found or {}).items()}
+
+
+def first_choices(overrides: Sequence[str]) -> list[str]:
+    """Of each group that a sweep's file goes through, its first: one of the sweep's runs, to look at the others by."""
+    return [f"{key}={value.split(',')[0]}" for key, value in params_of(overrides).items() if key == "experiment"]
+
+
 # ---- what can't be understood -----------------------------------------------------------------------------------
 def misunderstood(overrides: Sequence[str], config_name: str = "config") -> str | None:
     """What is wrong with these overrides, in at most five lines; None where nothing is."""
@@ -124,7 +166,8 @@ def misunderstood(overrides: Sequence[str], config_name: str = "config") -> str 
     groups = groups_of(config_name)
     for text in overrides:
         if "=" not in text and not text.startswith("~"):
-            choices = {name: f"{group}={name}" for group, names in groups.items() for name in names}
+            usual = sorted(groups, key=lambda group: group == "experiment")  # of groups with the same name in them
+            choices = {name: f"{group}={name}" for group in usual for name in groups[group]}
             near = [choices[name] for name in _nearest(text, list(choices))]
             return f"`{text}` is not of the form key=value" + (f"; did you mean {' or '.join(near)}?" if near else "")
         try:
@@ -146,8 +189,8 @@ def groups_of(config_name: str = "config") -> dict[str, list[str]]:
     """{"model/head": ["aspp_l", …], …}: the folders of conf/ from which this configuration chooses."""
     offered = set(_offered(config_name))
     groups: dict[str, list[str]] = {}
-    for path in sorted(CONF.rglob("*.yaml")):
-        group = path.parent.relative_to(CONF).as_posix()
+    for path in [*sorted(CONF.rglob("*.yaml")), *sweep_files()]:
+        group = "sweeps" if path.parent == SWEEPS else path.parent.relative_to(CONF).as_posix()
         if group in offered:
             groups.setdefault(group, []).append(path.stem)
     return groups
@@ -176,7 +219,7 @@ def _wrong_value(
     overrides: list[Override], choices: list[Override], groups: dict[str, list[str]], config_name: str
 ) -> str | None:
     """Checks each value against what the configuration holds at its place before it is overridden."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with composing():
         try:
             base = compose(config_name, [str(o.input_line) for o in choices if not o.is_sweep_override()])
         except (HydraException, OmegaConfBaseException) as error:

@@ -67,8 +67,12 @@ def train(cfg: Config) -> dict[str, Any] | None:
         trainer.fit(module, datamodule=data, ckpt_path=folder.resume_from, weights_only=True)
         trainer.test(module, datamodule=data, verbose=False)
         done = True
+    except Exception as error:
+        folder.note_failure(f"{type(error).__name__}: {error}".splitlines()[0])
+        raise
     finally:
         close(failed=not done)
+        folder.close()
     return folder.result() if trainer.is_global_zero else None
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,7 +18,7 @@ from torch.nn import functional as F
 from atrous.batch import LabelSpace
 from atrous.build import build_crf, build_files, build_network, plain, precision
 from atrous.crf import DenseCRF
-from atrous.override import CONF
+from atrous.override import CONF, composing
 from atrous.segmenter import About, Complete, Segmenter, last_checkpoint, load, usable
 from atrous.view import View
 
@@ -147,7 +145,7 @@ def foreign(path: Path, cfg: DictConfig, device: str) -> Segmenter:
     if path.suffix not in FOREIGN and path.exists():
         raise ValueError(f"`like={cfg.like}`, but {path} tells by itself what network it is: leave it out")
     # Within a command Hydra is at work already, and is not to be started a second time.
-    with nullcontext() if GlobalHydra().is_initialized() else initialize_config_dir(str(CONF), version_base="1.3"):
+    with composing():
         composed = compose("config", [f"experiment={cfg.like}"])
     config: dict[str, Any] = {key: plain(composed[key]) for key in ("model", "data", "crf", "trainer")}
     config["model"] |= {part: node for part, node in plain(cfg.model).items() if node is not None}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import lightning as L
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor
 
 from atrous.batch import Batch
+from atrous.digest import flat
 
 
 class FiniteLoss(L.Callback):
@@ -65,14 +64,3 @@ class RanksAgree(L.Callback):
         if keys:
             told = "; ".join(f"{key}: {' | '.join(other.get(key, '-') for other in everyone)}" for key in keys[:5])
             raise ValueError(f"the processes of this run were started with different configurations ({told})")
-
-
-def flat(config: Any, prefix: str = "") -> dict[str, str]:
-    """A nested configuration as {"optim.lr": "0.001", …}."""
-    if not isinstance(config, dict) or not config:
-        return {prefix[:-1]: json.dumps(config)}
-    return {key: value for name, node in config.items() for key, value in flat(node, f"{prefix}{name}.").items()}
-
-
-def digest(config: Any) -> str:
-    return hashlib.sha256(json.dumps(flat(config), sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,40 @@
+"""`atrous sweep`: many runs by one command, whichever launcher runs them, and the table that they end in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from atrous.config import Config
+from atrous.sweep.cell import Plan, plan
+from atrous.sweep.launch import RunFailed, objective
+
+
+def sweep(cfg: DictConfig) -> float | None:
+    """One run, within another launcher's process; ours starts `atrous train`."""
+    from atrous.run import train
+
+    run: Any = OmegaConf.masked_copy(cfg, list(Config.__dataclass_fields__))
+    result = train(run)
+    return None if result is None else objective(result)
+
+
+@contextmanager
+def around(words: Sequence[str]) -> Iterator[list[str]]:
+    """All of a sweep: what must be known before it starts, and its table at the end."""
+    planned = plan(words)
+    check(planned)
+    failed: RunFailed | None = None
+    try:
+        yield [*words, f"hydra.sweep.dir='{planned.folder}'"]
+    except RunFailed as error:
+        failed = error
+    if failed is not None:
+        raise SystemExit(1)
+
+
+def check(planned: Plan) -> None:
+    pass

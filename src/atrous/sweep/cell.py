@@ -1,0 +1,164 @@
+"""The runs that a sweep is made of, and how far each has come."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra import compose
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from atrous.config import SWEEP_ONLY
+from atrous.folder import RunFolder
+from atrous.override import absences, composing, name_of, offer_sweeps, params_of
+
+ROOT = Path("runs/sweep")
+
+
+class State(Enum):
+    finished = "finished"
+    running = "running"
+    interrupted = "interrupted"
+    failed = "failed"
+    changed = "changed"  # its folder holds a run of another configuration
+    missing = "not run yet"
+
+
+class Cell:
+    """One run: `atrous train` with its words is this very run, in this very folder."""
+
+    def __init__(self, words: Sequence[str], cfg: DictConfig):
+        self.words = tuple(words)
+        self._cfg = cfg
+        self.common: frozenset[str] = frozenset()
+        """The words that all cells of its sweep share."""
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return OmegaConf.to_container(self._cfg, resolve=True, enum_to_str=True)  # type: ignore[return-value]
+
+    @property
+    def row(self) -> str:
+        """The cells of a row differ in their seed alone."""
+        return self.config["name"]
+
+    @property
+    def seed(self) -> int:
+        return self.config["seed"]
+
+    @property
+    def path(self) -> Path:
+        return Path(self.config["run_dir"])
+
+    @property
+    def title(self) -> str:
+        """Short: the experiment and the seed, and what else was told of this cell and not of all."""
+        experiment = next((word.partition("=")[2] for word in self.words if word.startswith("experiment=")), "run")
+        told = [word for word in self.words if word not in self.common and key_of(word) not in ("experiment", "seed")]
+        return " ".join([experiment, *sorted(told), f"seed={self.seed}"])
+
+    @cached_property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.path, self.config)
+
+    def state(self) -> tuple[State, str]:
+        """And what there is to say of it."""
+        folder = self.folder
+        if folder.running():
+            return State.running, ""
+        if told := folder.changed():
+            return State.changed, told
+        if folder.finished() is not None:
+            return State.finished, ""
+        if error := folder.failure():
+            return State.failed, error
+        return (State.interrupted if folder.last.exists() else State.missing), ""
+
+
+class Plan(NamedTuple):
+    """What a sweep's command means, before anything runs."""
+
+    name: str
+    cfg: DictConfig  # with `hydra`
+    cells: list[Cell]
+
+    @property
+    def folder(self) -> Path:
+        return ROOT / self.name
+
+    @property
+    def launcher(self) -> str:
+        return str(self.cfg.hydra.runtime.choices["hydra/launcher"])
+
+    def rows(self) -> dict[str, list[Cell]]:
+        """The cells of each row, in the order of the sweep."""
+        rows: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            rows.setdefault(cell.row, []).append(cell)
+        return rows
+
+
+def plan(words: Sequence[str]) -> Plan:
+    """Of `atrous sweep *words`."""
+    offer_sweeps()
+    combinations = combine(words)
+    single = [word for word in words if word.startswith(("hydra", "+hydra"))]
+    with composing():
+        cfg = compose("sweep", [*combinations[0], *single], return_hydra_config=True)
+    cells = make_cells(combinations)
+    return Plan(sweep_name(words), cfg, cells)
+
+
+def combine(words: Sequence[str]) -> list[list[str]]:
+    """The words of each run, as Hydra's sweeper combines them; what is told on the command line replaces what the
+    sweep's file says of it."""
+    own = [f"{key}={value}" for key, value in params_of(words).items()]
+    parsed = OverridesParser.create().parse_overrides([*own, *(w for w in words if "hydra" not in w.split("=")[0])])
+    try:
+        return BasicSweeper.split_arguments(parsed, None)[0]
+    except HydraException as error:
+        raise ValueError(str(error)) from None
+
+
+def make_cells(combinations: Sequence[Sequence[str]]) -> list[Cell]:
+    """Each run once: rows that a small dataset makes alike are one."""
+    with composing():
+        made = [make_cell(words) for words in combinations]
+    common = frozenset.intersection(*(frozenset(cell.words) for cell in made))
+    for cell in made:
+        cell.common = common
+    return list({str(cell.path): cell for cell in made}.values())
+
+
+def make_cell(words: Sequence[str]) -> Cell:
+    """Within `composing`."""
+    plain = absences([word for word in words if key_of(word) not in SWEEP_ONLY])
+    cfg = compose("config", plain)
+    if OmegaConf.is_interpolation(cfg, "name"):
+        experiment = next((word.partition("=")[2] for word in plain if word.startswith("experiment=")), None)
+        with open_dict(cfg):
+            cfg.name = name_of(experiment, plain)
+    return Cell(plain, cfg)
+
+
+def key_of(word: str) -> str:
+    return word.split("=")[0].lstrip("+~")
+
+
+def sweep_name(words: Sequence[str]) -> str:
+    """<sweep>/<what else was told>, the same for the same command."""
+    chosen = next((word.partition("=")[2] for word in words if word.startswith("sweeps=")), None)
+    told = [
+        word for word in words if key_of(word) not in ("seed", *SWEEP_ONLY) and not key_of(word).startswith("hydra")
+    ]
+    text = ",".join(sorted(told)).replace("/", ".") or "default"
+    if len(text) > 120:
+        text = text[:100] + "-" + hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"{chosen or 'mine'}/{text}"

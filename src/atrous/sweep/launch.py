@@ -1,0 +1,154 @@
+"""The cells of a sweep, each as a job of its own: what is finished is left alone, the rest begins or goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
+
+from atrous.override import _words as words_of
+from atrous.override import check_number
+from atrous.sweep.board import Board
+from atrous.sweep.cell import Cell, State, make_cells
+from atrous.sweep.pool import Job, Pool
+
+
+class RunFailed(RuntimeError):
+    """Of one of the runs; the others went on."""
+
+
+def launch(
+    combinations: Sequence[Sequence[str]], cfg: DictConfig, devices_per_job: int | None, jobs: int | None, grace: float
+) -> list[JobReturn]:
+    cells = make_cells(combinations)
+    folder = Path(cfg.hydra.sweep.dir)
+    todo = [cell for cell in cells if not complete(cell, cfg.evaluate)]
+    if not todo:
+        print(f"all {len(cells)} runs are complete", flush=True)
+        return [job_return(cell) for cell in cells]
+    check_unchanged(todo, cfg.force)
+    per_job = {str(cell.path): devices_of(cell, devices_per_job) for cell in todo}
+    slots, gpus = devices(jobs, max(per_job.values(), default=1))
+    made = [make_job(cell, cfg, folder, per_job[str(cell.path)]) for cell in todo]
+    board = Board(len(cells) - len(todo), len(cells))
+    tell_start(board, slots, gpus)
+    pool = Pool(slots, gpus, grace)
+    try:
+        pool.run(made, board)
+    finally:
+        board.close()
+    for cell, job in zip(todo, made):
+        note_failure(cell, job, pool.signal)
+    if pool.signal is not None:
+        print(f"stopped by {signal.Signals(pool.signal).name}; the same command goes on", flush=True)
+        raise SystemExit(130 if pool.signal == signal.SIGINT else 143)
+    return [job_return(cell) for cell in cells]
+
+
+# ---- what is to do --------------------------------------------------------------------------------------------------
+def complete(cell: Cell, evaluate: bool) -> bool:
+    return cell.state()[0] is State.finished and (not evaluate or evaluated(cell.path))
+
+
+def evaluated(run: Path) -> bool:
+    """Since it was trained."""
+    since = (run / "result.json").stat().st_mtime
+    return any(path.stat().st_mtime >= since for path in run.glob("evaluate/*/result.json"))
+
+
+def check_unchanged(cells: Sequence[Cell], force: bool) -> None:
+    changed = [(cell, told) for cell in cells for state, told in [cell.state()] if state is State.changed]
+    if changed and not force:
+        cell, told = changed[0]
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise ValueError(
+            f"{cell.path}{more} holds a run of another configuration ({told}): force=true trains what has changed anew"
+        )
+
+
+def make_job(cell: Cell, cfg: DictConfig, folder: Path, devices: int) -> Job:
+    state, _ = cell.state()
+    train = ["train", *cell.words] + (["resume=never"] if state is State.changed else [])
+    steps = [] if state is State.finished else [train]
+    if cfg.evaluate:
+        crf = cell.config["crf"]
+        steps.append(["evaluate", f"run={cell.path}", *([] if crf is None else ["~crf", f"+crf={words_of(crf)}"])])
+    log = folder / "log" / f"{cell.title.replace('/', '.').replace(' ', ',')}.log"
+    return Job(cell.title, steps, log, devices, done=lambda: forget_probabilities(cell.path))
+
+
+def forget_probabilities(run: Path) -> None:
+    """Of a sweep's runs: 11 GB each on VOC, of use only for searching CRFs. What was counted on them stays."""
+    shutil.rmtree(run / "probs", ignore_errors=True)
+
+
+# ---- devices --------------------------------------------------------------------------------------------------------
+def devices_of(cell: Cell, asked: int | None) -> int:
+    trainer = cell.config["trainer"]
+    number = trainer["devices"]
+    if asked is not None:
+        check_number("hydra.launcher.devices_per_job", asked, 1)
+        return asked
+    return number if isinstance(number, int) and number > 0 else max(1, len(gpus_here()))
+
+
+def gpus_here() -> list[str]:
+    """Those that this process may use."""
+    import torch
+
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return [number.strip() for number in told.split(",")][:count] if told else [str(i) for i in range(count)]
+
+
+def devices(jobs: int | None, per_job: int) -> tuple[list[str], bool]:
+    """The slots of a pool, and whether they are GPUs."""
+    if jobs is not None:
+        check_number("hydra.launcher.jobs", jobs, 1)
+    gpus = gpus_here()
+    if gpus:
+        if per_job > len(gpus):
+            raise ValueError(f"a run of this sweep wants {per_job} GPUs, this machine has {len(gpus)}")
+        return gpus[: jobs * per_job] if jobs else gpus, True
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    at_once = jobs or max(1, cores // (2 * per_job))
+    return [f"cores {i}" for i in range(at_once * per_job)], False
+
+
+def tell_start(board: Board, slots: Sequence[str], gpus: bool) -> None:
+    kind = "GPU" if gpus else "share of the cores"
+    told = f"{board.total} runs, {board.already} of them complete" if board.already else f"{board.total} runs"
+    print(f"{told}; {len(slots)} {kind}{'s' if len(slots) > 1 else ''} to run them on", flush=True)
+
+
+# ---- how it ended ---------------------------------------------------------------------------------------------------
+def note_failure(cell: Cell, job: Job, stopped: int | None) -> None:
+    """Where a run could not note it itself."""
+    if not job.code or (stopped is not None and job.code in (130, 143, -signal.SIGTERM, -signal.SIGINT)):
+        return
+    if cell.folder.failure() is None:
+        name = signal.Signals(-job.code).name if job.code < 0 else f"exit code {job.code}"
+        cell.folder.note_failure(f"killed by {name}" if job.code < 0 else job.told or name)
+
+
+def job_return(cell: Cell) -> JobReturn:
+    """What a sweeper learns: the mean IoU, which a search makes larger."""
+    ended = JobReturn(overrides=cell.words, cfg=None, hydra_cfg=None, working_dir=str(cell.path), task_name="atrous")
+    result = cell.folder.finished()
+    if result is None:
+        ended.status = JobStatus.FAILED
+        ended.return_value = RunFailed(f"{cell.title}: {cell.folder.failure() or 'it did not come to its end'}")
+    else:
+        ended.status = JobStatus.COMPLETED
+        ended.return_value = objective(result)
+    return ended
+
+
+def objective(result: dict[str, Any]) -> float:
+    return float((result["scores_crf"] or result["scores"])["mean_iou"])
