@@ -95,6 +95,7 @@ class Sweep(Config):
     evaluate: bool = True  # each finished run also by trimaps, boundaries and pictures, as `atrous evaluate` does
     dry_run: bool = False  # say what would run, for how long, and on how much disk; start nothing
     force: bool = False  # train anew what was trained with another configuration, instead of refusing
+    keep: bool = False  # copy the table's numbers into the repository, and into the README's block of this command
 
 
 @dataclass

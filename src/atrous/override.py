@@ -48,7 +48,8 @@ def run_name() -> str:
 def name_of(experiment: str | None, overrides: Sequence[str]) -> str:
     aside = {*BESIDE_THE_POINT, *SWEEP_ONLY, "experiment", "seed", *(f"data.{key}" for key in WHERE["data"])}
     files = {o.split("=")[0][1:]: o for o in overrides if o.startswith("+") and "={" in o}  # `from_files` wrote them
-    shown = [o for o in overrides if o not in files.values() and o[1:].replace("/", ".") not in files]
+    said = [o.removesuffix("=null") if o.startswith("~") else o for o in overrides]  # Hydra's sweeper says `~crf=null`
+    shown = [o for o in said if o not in files.values() and o[1:].replace("/", ".") not in files]
     shown += [f"{key}={hashlib.sha256(o.encode()).hexdigest()[:8]}" for key, o in files.items()]
     told = sorted(o for o in shown if not {key := o.lstrip("+~").split("=")[0], key.split(".")[0]} & aside)
     text = ",".join(told).replace("/", ".") or "default"
@@ -67,8 +68,14 @@ def tenth(iterations: int | None) -> int:
     return (iterations or 20_000) // 10
 
 
+def sibling(experiment: str, name: str) -> str:
+    """The name of the run that the same command makes of another experiment."""
+    return f"{experiment}/{name.partition('/')[2]}"
+
+
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("tenth", tenth, replace=True)
+OmegaConf.register_new_resolver("sibling", sibling, replace=True)
 
 
 def paths(overrides: Sequence[str]) -> list[str]:
@@ -89,7 +96,7 @@ def from_files(overrides: Sequence[str], config_name: str = "config") -> list[st
         group, _, value = text.partition("=")
         name = value.strip("'\"")
         if group in groups and name not in groups[group] and name.endswith((".yaml", ".yml")):
-            read += [f"~{group}", f"+{group.replace('/', '.')}={_words(_choice(group, Path(name).expanduser()))}"]
+            read += [f"~{group}", f"+{group.replace('/', '.')}={words_of(_choice(group, Path(name).expanduser()))}"]
         else:
             read.append(text)
     return read
@@ -107,12 +114,12 @@ def _choice(group: str, path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def _words(value: Any) -> str:
+def words_of(value: Any) -> str:
     """In Hydra's grammar."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_words(inside)}" for key, inside in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{words_of(inside)}" for key, inside in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(map(_words, value)) + "]"
+        return "[" + ",".join(map(words_of, value)) + "]"
     if isinstance(value, str):
         return "'" + re.sub(r"(\\*)'", r"\1\1\'", re.sub(r"(\\+)$", r"\1\1", value)) + "'"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
@@ -205,9 +212,9 @@ def _offered(config_name: str) -> Iterator[str]:
 
 def _wrong_choice(override: Override, groups: dict[str, list[str]]) -> str | None:
     key, options = override.key_or_group, groups[override.key_or_group]
-    if override.is_delete() or override.is_sweep_override() or isinstance(override.value(), dict):
+    if override.is_delete() or isinstance(override.value(), dict):
         return None
-    wanted = override.value()
+    wanted = list(override.sweep_string_iterator()) if override.is_sweep_override() else override.value()
     for choice in map(str, wanted if isinstance(wanted, list) else [] if wanted is None else [wanted]):
         if choice not in options and not Path(choice).suffix:
             near = " or ".join(f"{key}={name}" for name in _nearest(choice, options))
@@ -221,7 +228,7 @@ def _wrong_value(
     """Checks each value against what the configuration holds at its place before it is overridden."""
     with composing():
         try:
-            base = compose(config_name, [str(o.input_line) for o in choices if not o.is_sweep_override()])
+            base = compose(config_name, [first_of(o) for o in choices])
         except (HydraException, OmegaConfBaseException) as error:
             return "\n".join(str(error).splitlines()[:4])
     for override in overrides:
@@ -244,6 +251,13 @@ def _wrong_value(
         if problem and not (isinstance(override.value(), float) and _takes_fractions(base, key)):
             return problem
     return None
+
+
+def first_of(override: Override) -> str:
+    """The first of what it goes through, if it goes through several."""
+    if not override.is_sweep_override():
+        return str(override.input_line)
+    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
 
 
 def _look_up(base: DictConfig, key: str) -> tuple[Any, bool]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 
 def poly(iteration: int, steps: int, power: float = 0.9, warmup: int = 0) -> float:
     """Paper: v2 equation 4.1, (1 - iteration / steps) ^ power, at every iteration."""
     return _warm(iteration, warmup) * max(0.0, 1 - iteration / steps) ** power
 
 
-def step(iteration: int, steps: int, every: int = 2000, factor: float = 0.1, warmup: int = 0) -> float:
-    """Paper: v1 section 4.1, multiplied by 0.1 at every 2000 iterations."""
+def step(iteration: int, steps: int, every: int | None = None, factor: float = 0.1, warmup: int = 0) -> float:
+    """Paper: v1 section 4.1, multiplied by 0.1 at every 2000 iterations, of 6000: a shorter run decays as often."""
+    every = ceil(steps / 3) if every is None else every
+    if every < 1:
+        raise ValueError(f"`every` must be 1 iteration or more (got {every})")
     return _warm(iteration, warmup) * factor ** (iteration // every)
 
 

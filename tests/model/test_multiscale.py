@@ -68,9 +68,17 @@ def test_training_msc_alone_moves_the_new_weights_alone(build):
     assert len(network.classifiers()) == 6
 
 
-def test_msc_wants_the_maps_of_vgg(build):
-    with pytest.raises(ValueError, match=r"`network` must have a VGG backbone, .* \(got Small\)"):
-        MultiScaleFeatures(build("small", "largefov", width=4))
+def test_msc_wants_finer_maps(build):
+    with pytest.raises(ValueError, match=r"`network` must have a VGG backbone, .* \(got ResNet\)"):
+        MultiScaleFeatures(build("resnet50", "largefov", width=4))
+
+
+def test_the_small_network_has_a_branch_for_each_finer_map(build):
+    network = build("small", "largefov", "features", num_classes=4, width=8)
+    assert [branch.conv1.in_channels for branch in network.branches] == [3, 2, 4, 8]
+    assert [branch.conv1.stride[0] for branch in network.branches] == [8, 4, 2, 1]
+    network(picture(2, 3, 33, 41)).square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
 # ---- v2: pictures of several sizes ---------------------------------------------------------------------------------

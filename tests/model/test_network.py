@@ -11,7 +11,7 @@ from atrous.model.network import INPUT, Convention
 HEADS = ("plain", "fc6_7x7", "fc6_4x4", "fc6_4x4_r8", "largefov", "aspp_s", "aspp_l")
 MINIATURE = {
     "small": {"width": 16},
-    **{name: {"width": 4} for name in ("vgg16", "resnet50", "resnet101", "resnet101_3x3")},
+    **{name: {"width": 4} for name in ("vgg16", "vgg16_pool2", "resnet50", "resnet101", "resnet101_3x3")},
 }
 
 

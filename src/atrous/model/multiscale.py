@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atrous.model.backbone.vgg import VGG16
+from atrous.model.backbone import WithMaps
 from atrous.model.head import initialise
 from atrous.model.network import Network, Wrapper, crop, pad, sample
 
 
 class MultiScaleFeatures(Wrapper):
-    """MSc of v1: five side branches, from the picture and pool1 … pool4, add their logits to the network's.
+    """MSc of v1: five side branches, from the picture and pool1 … pool4, add their logits to the network's; of another
+    backbone one from each of its finer maps.
 
     Paper: the branches' features are concatenated with the network's last, then classified (v1, section 4.3). The 1x1
     convolution of concatenated features is the sum of 1x1 convolutions of each: so it was released, and so it is here.
@@ -27,9 +28,10 @@ class MultiScaleFeatures(Wrapper):
     def __init__(self, network: Network, channels: int = 128, dropout: float = 0.5):
         super().__init__(network)
         backbone = network.backbone
-        if not isinstance(backbone, VGG16):
+        if not isinstance(backbone, WithMaps):
             raise ValueError(
-                f"`network` must have a VGG backbone, for its pool1 to pool4 (got {type(backbone).__name__})"
+                f"`network` must have a VGG backbone, for its pool1 to pool4, or the small one "
+                f"(got {type(backbone).__name__})"
             )
         self.branches = nn.ModuleList(
             side_branch(in_channels, channels, self.num_classes, self.stride // stride, dropout)
@@ -38,7 +40,7 @@ class MultiScaleFeatures(Wrapper):
 
     def logits(self, x: Tensor) -> Tensor:
         backbone = self.network.backbone
-        assert isinstance(backbone, VGG16)
+        assert isinstance(backbone, WithMaps)
         *maps, features = backbone.maps(pad(x, self.stride, self.crop_remainder))
         logits = self.network.head(features)
         for branch, features in zip(self.branches, maps):

@@ -33,3 +33,18 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def windows(self) -> list[Window]:
         """The layers along the longest path, for receptive-field arithmetic."""
+
+
+class WithMaps(Backbone):
+    """A backbone that also gives the finer maps on its way: v1's multi-scale features start from them."""
+
+    map_channels: tuple[int, ...]
+    """Channels of each of them; the first is the picture."""
+
+    @abstractmethod
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The finer maps, the picture first, and last the features."""
+
+    @abstractmethod
+    def map_strides(self) -> list[int]:
+        """Pixels from one unit to the next, on each of them."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atrous.model.atrous import Window
-from atrous.model.backbone import Backbone
+from atrous.model.backbone import WithMaps
 from atrous.model.backbone.norm import ConvNorm
 
 
@@ -25,7 +25,7 @@ class Residual(nn.Module):
         return F.relu_(self.conv2(F.relu_(self.conv1(x))) + x)
 
 
-class Small(Backbone):
+class Small(WithMaps):
     """Three 3x3 convolutions of stride 2 (129 -> 65 -> 33 -> 17), then a residual block for each dilation.
 
     The default's two undilated blocks see 79 pixels and leave what lies further to the head's atrous taps; dilations
@@ -38,16 +38,23 @@ class Small(Backbone):
     def __init__(self, width: int = 128, dilations: Sequence[int] = (1, 1), norm: str = "trained", fold: bool = True):
         super().__init__()
         self.out_channels = width
-        stem = (3, width // 4, width // 2, width)
+        stem = self.map_channels = (3, width // 4, width // 2, width)
         self.stem = nn.ModuleList(
             ConvNorm(*channels, kernel=3, stride=2, norm=norm, fold=fold) for channels in pairwise(stem)
         )
         self.blocks = nn.Sequential(*(Residual(width, dilation, norm, fold) for dilation in dilations))
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.maps(x)[-1]
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        maps = [x]
         for layer in self.stem:
-            x = F.relu_(layer(x))
-        return self.blocks(x)
+            maps.append(F.relu_(layer(maps[-1])))
+        return [*maps, self.blocks(maps[-1])]
+
+    def map_strides(self) -> list[int]:
+        return [1, 2, 4, 8, 8]
 
     def windows(self) -> list[Window]:
         return [layer.window(name) for name, layer in self.named_modules() if isinstance(layer, ConvNorm)]

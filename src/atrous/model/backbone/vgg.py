@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atrous.model.atrous import Window, receptive_field
-from atrous.model.backbone import Backbone
+from atrous.model.backbone import WithMaps
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # of the stages 1 … 5
 
 
-class VGG16(Backbone):
+class VGG16(WithMaps):
     """The layers conv1_1 … pool5, 14,714,688 parameters.
 
     Two geometries were released, and they are not the same network:
