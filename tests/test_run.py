@@ -29,6 +29,7 @@ def test_a_run_leaves_a_folder_that_explains_itself(tmp_path):
         "checkpoint/best.ckpt",
         "pictures/000006.png",
         "pictures/000012.png",
+        "pictures/last.npz",
     } <= there
     about = json.loads((tmp_path / "environment.json").read_text())
     assert about["packages"]["lightning"]

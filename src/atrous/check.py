@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -11,7 +13,9 @@ from omegaconf import DictConfig
 from torch import nn
 
 from atrous.config import Config
-from atrous.datamodule import SegmentationDataModule
+
+if TYPE_CHECKING:  # a sweep checks its launcher without Lightning
+    from atrous.datamodule import SegmentationDataModule
 
 
 def check_devices(trainer: DictConfig) -> None:
@@ -24,7 +28,7 @@ def check_devices(trainer: DictConfig) -> None:
     on_gpu = wants_gpu or (trainer.accelerator == "auto" and gpus)
     if on_gpu and isinstance(trainer.devices, int) and trainer.devices > gpus:
         raise ValueError(f"`trainer.devices={trainer.devices}`, but this machine has {gpus} GPU(s)")
-    if trainer.devices in ("auto", -1) and not gpus and trainer.strategy == "ddp":
+    if trainer.devices in ("auto", -1) and not gpus and trainer.strategy != "auto":
         raise ValueError("`trainer=ddp` on CPUs needs a number of processes: trainer.devices=2")
 
 
@@ -37,15 +41,51 @@ def check_choices(cfg: Config) -> None:
         )
 
 
-def check_processes(world_size: int) -> None:
-    """Lightning starts the other processes of a run from this one's command line: each would replay the sweep."""
-    multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    if world_size > 1 and multirun:
-        launcher = HydraConfig.get().runtime.choices.get("hydra/launcher")
+def check_launcher(launcher: str, trainer: Mapping[str, Any], tasks: int = 1, nodes: int = 1) -> None:
+    """Whether a sweep's launcher can start the processes of this run; `tasks`: of SLURM on each of `nodes`.
+
+    Lightning starts the other processes of a run from the first one's command line: under a launcher that calls the run
+    within a process of its own each would replay the sweep, with settings of its own.
+    """
+    if launcher == "local":
+        return
+    devices, wanted = count(trainer["devices"]), trainer["num_nodes"]
+    if launcher == "submitit_slurm":
+        if (devices, wanted) == (tasks, nodes):
+            return
+        if devices is None:
+            raise ValueError(
+                f"`trainer.devices={trainer['devices']}` under hydra/launcher=submitit_slurm, which starts the "
+                "processes before the devices are seen: trainer.devices=8 hydra.launcher.tasks_per_node=8, for eight"
+            )
         raise ValueError(
-            f"hydra/launcher={launcher} can't train a sweep's runs on {world_size} processes each: "
+            f"hydra/launcher=submitit_slurm would start {tasks} processes on each of {nodes} nodes, a run wants "
+            f"{devices} on each of {wanted}: hydra.launcher.tasks_per_node={devices} hydra.launcher.nodes={wanted}"
+        )
+    if devices is None or devices * wanted > 1:
+        many = "several" if devices is None else devices * wanted
+        raise ValueError(
+            f"hydra/launcher={launcher} can't train a sweep's runs on {many} processes each: "
             "hydra/launcher=local can on one machine, hydra/launcher=submitit_slurm on a cluster"
         )
+
+
+def count(devices: Any) -> int | None:
+    """None: known only where they are."""
+    if isinstance(devices, (list, tuple)):
+        return len(devices)
+    number = int(devices) if str(devices).isdigit() else -1
+    return number if number > 0 else None
+
+
+def check_processes(world_size: int) -> None:
+    """A second look within a job, where the launcher may have been told otherwise than the sweep was."""
+    if world_size == 1 or not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return
+    launcher = str(HydraConfig.get().runtime.choices.get("hydra/launcher"))
+    started = os.environ.get("SLURM_NTASKS") if launcher == "submitit_slurm" else None
+    if started != str(world_size):
+        check_launcher(launcher, {"devices": world_size, "num_nodes": 1}, int(started or 1))
 
 
 def check_run(network: Any, pictures: Any, data: SegmentationDataModule) -> None:

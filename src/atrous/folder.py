@@ -68,6 +68,12 @@ class RunFolder:
                 "resume=never trains anew in its place, run_dir=… keeps both"
             )
 
+    @rank_zero_only
+    def leave_wandb(self) -> None:
+        """Before the loggers are made: a run that begins anew is another one in W&B."""
+        if self.anew:
+            (self.path / "wandb_id").unlink(missing_ok=True)
+
     def running(self) -> bool:
         """Whether a process, of this machine or another one on the same disk, trains the run at this moment."""
         path = self.path / ".lock"
@@ -81,8 +87,8 @@ class RunFolder:
         path = self.path / "failure.json"
         return json.loads(path.read_text())["error"] if path.exists() else None
 
-    @rank_zero_only
     def note_failure(self, error: str) -> None:
+        """By the first process of a run, or by whoever started it."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_whole(self.path / "failure.json", json.dumps({"error": error, "time": time.time()}).encode())
 
@@ -102,7 +108,7 @@ class RunFolder:
         if self.anew:
             for name in ("checkpoint", "pictures", "wandb", "tensorboard"):
                 shutil.rmtree(self.path / name, ignore_errors=True)
-            for name in ("metrics.csv", "result.json", "wandb_id"):
+            for name in ("metrics.csv", "result.json"):
                 (self.path / name).unlink(missing_ok=True)
         (self.path / "failure.json").unlink(missing_ok=True)
         write_whole(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)).encode())
@@ -112,7 +118,9 @@ class RunFolder:
             write_whole(self.path / "git.diff", diff.encode())
         self._open_log()
 
+    @rank_zero_only
     def close(self) -> None:
+        """Another process may train the run now."""
         self._lock.close()
 
     def _open_log(self) -> None:

@@ -18,6 +18,7 @@ from atrous.batch import LabelSpace
 from atrous.build import build_crf, build_network, precision
 from atrous.callback.checkpoint import Checkpoint, WholeFiles
 from atrous.callback.guard import FiniteLoss, RanksAgree
+from atrous.callback.preflight import preflight
 from atrous.callback.result import Result, show
 from atrous.check import check_choices, check_devices, check_processes, check_run
 from atrous.config import Config, TrainOnly
@@ -51,8 +52,10 @@ def train(cfg: Config) -> dict[str, Any] | None:
     if cfg.train_only is not None:
         train_only(cfg.train_only, network)
     module = build_module(cfg, network, pictures.labels, config)
+    folder.leave_wandb()
     trainer = build_trainer(cfg, config, folder)
     check_processes(trainer.world_size)
+    preflight(trainer)
     data = build_data(cfg, pictures, trainer)
     check_run(network, pictures, data)
 
@@ -68,7 +71,8 @@ def train(cfg: Config) -> dict[str, Any] | None:
         trainer.test(module, datamodule=data, verbose=False)
         done = True
     except Exception as error:
-        folder.note_failure(f"{type(error).__name__}: {error}".splitlines()[0])
+        if trainer.is_global_zero:
+            folder.note_failure(f"{type(error).__name__}: {error}".splitlines()[0])
         raise
     finally:
         close(failed=not done)
@@ -195,6 +199,12 @@ def _quiet_libraries() -> None:
     """What Lightning says that is meant here, or said better elsewhere."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    meant = (".*does not have many workers.*", ".*dataloader is not resumable.*", ".*LeafSpec.*", ".*in eval mode.*")
+    meant = (
+        ".*does not have many workers.*",
+        ".*dataloader is not resumable.*",
+        ".*LeafSpec.*",
+        ".*in eval mode.*",
+        ".*`srun` command is available.*",  # on a cluster's login node, or a workstation that can submit
+    )
     for message in meant:
         warnings.filterwarnings("ignore", message)

@@ -37,4 +37,10 @@ def around(words: Sequence[str]) -> Iterator[list[str]]:
 
 
 def check(planned: Plan) -> None:
-    pass
+    """What this launcher can't run is told before the first run starts."""
+    from atrous.check import check_launcher
+
+    told = planned.cfg.hydra.launcher
+    tasks, nodes = told.get("tasks_per_node") or 1, told.get("nodes") or 1
+    for cell in planned.cells:
+        check_launcher(planned.launcher, cell.config["trainer"], tasks, nodes)

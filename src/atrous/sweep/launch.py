@@ -6,21 +6,25 @@ import os
 import shutil
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from atrous.override import _words as words_of
-from atrous.override import check_number
+from atrous.override import check_number, words_of
 from atrous.sweep.board import Board
-from atrous.sweep.cell import Cell, State, make_cells
+from atrous.sweep.cell import ROOT, Cell, State, make_cells
 from atrous.sweep.pool import Job, Pool
 
 
 class RunFailed(RuntimeError):
-    """Of one of the runs; the others went on."""
+    """Of one of the runs; the others went on. A sweep that searches learns it as a trial that failed."""
+
+
+failures: list[str] = []
+"""Titles of the runs that failed: a search ends well nevertheless, and its command should not."""
 
 
 def launch(
@@ -36,6 +40,8 @@ def launch(
     per_job = {str(cell.path): devices_of(cell, devices_per_job) for cell in todo}
     slots, gpus = devices(jobs, max(per_job.values(), default=1))
     made = [make_job(cell, cfg, folder, per_job[str(cell.path)]) for cell in todo]
+    for cell, job in zip(todo, made):
+        job.after = [other for begun, other in zip(todo, made) if begins_with(cell, begun)]
     board = Board(len(cells) - len(todo), len(cells))
     tell_start(board, slots, gpus)
     pool = Pool(slots, gpus, grace)
@@ -45,6 +51,7 @@ def launch(
         board.close()
     for cell, job in zip(todo, made):
         note_failure(cell, job, pool.signal)
+    failures.extend(cell.title for cell, job in zip(todo, made) if job.code)
     if pool.signal is not None:
         print(f"stopped by {signal.Signals(pool.signal).name}; the same command goes on", flush=True)
         raise SystemExit(130 if pool.signal == signal.SIGINT else 143)
@@ -80,12 +87,20 @@ def make_job(cell: Cell, cfg: DictConfig, folder: Path, devices: int) -> Job:
         crf = cell.config["crf"]
         steps.append(["evaluate", f"run={cell.path}", *([] if crf is None else ["~crf", f"+crf={words_of(crf)}"])])
     log = folder / "log" / f"{cell.title.replace('/', '.').replace(' ', ',')}.log"
-    return Job(cell.title, steps, log, devices, done=lambda: forget_probabilities(cell.path))
+    group = {"WANDB_RUN_GROUP": folder.relative_to(ROOT).as_posix()} if folder.is_relative_to(ROOT) else {}
+    done = partial(forget_probabilities, cell.path)
+    return Job(cell.title, steps, log, devices, environment=group, done=done)
 
 
 def forget_probabilities(run: Path) -> None:
     """Of a sweep's runs: 11 GB each on VOC, of use only for searching CRFs. What was counted on them stays."""
     shutil.rmtree(run / "probs", ignore_errors=True)
+
+
+def begins_with(cell: Cell, other: Cell) -> bool:
+    """Whether its first weights are the other's last ones."""
+    weights = cell.config["weights"]
+    return weights is not None and cell is not other and Path(weights).is_relative_to(other.path)
 
 
 # ---- devices --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,10 @@ class Job:
     steps: Sequence[Sequence[str]]
     log: Path
     devices: int = 1
+    after: Sequence[Job] = ()
+    """Jobs that it begins with what they leave."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
     done: Callable[[], None] = lambda: None
     """Called after the last step."""
 
@@ -44,6 +48,10 @@ class Job:
 
     told: str = ""
     """What it said last."""
+
+    @property
+    def ready(self) -> bool:
+        return all(job.took for job in self.after)
 
     @property
     def share(self) -> float:
@@ -74,8 +82,11 @@ class Pool:
         try:
             with self._noting_signals():
                 while waiting or self.running():
-                    while waiting and self.signal is None and len(self.free) >= waiting[0].devices:
-                        self._begin(waiting.pop(0), lifeline[0])
+                    for job in [job for job in waiting if job.ready] if self.signal is None else []:
+                        if len(self.free) < job.devices:
+                            break
+                        waiting.remove(job)
+                        self._begin(job, lifeline[0])
                     if self.signal is not None:
                         waiting.clear()
                         self._kill_if_late()
@@ -115,7 +126,8 @@ class Pool:
             )
 
     def environment(self, job: Job, cores: Sequence[int]) -> dict[str, str]:
-        env = os.environ | {"OMP_NUM_THREADS": str(max(1, len(cores) // job.devices)), "PYTHONUNBUFFERED": "1"}
+        threads = {"OMP_NUM_THREADS": str(max(1, len(cores) // job.devices))}
+        env = os.environ | job.environment | threads | {"PYTHONUNBUFFERED": "1"}
         return env | ({"CUDA_VISIBLE_DEVICES": ",".join(job.slots)} if self.gpus else {})
 
     @contextmanager

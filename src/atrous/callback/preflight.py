@@ -1,0 +1,129 @@
+"""Before a run of several nodes trains: is everybody there, and does a sum over all of them come back?"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from datetime import timedelta
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
+from torch import distributed as dist
+
+log = logging.getLogger("atrous")
+
+SECONDS = 60.0
+_held: list[dist.Store] = []
+"""The store's server listens on the port at which Lightning meets next, in this process: it must not close between."""
+
+
+def preflight(trainer: L.Trainer) -> None:
+    """Where torchrun or SLURM has started the processes. Without it torch would wait up to half an hour for a missing
+    one, and then not say which. ATROUS_PREFLIGHT: the seconds to wait, where 60 are too few."""
+    if trainer.world_size == 1:
+        return
+    environment: Any = getattr(trainer.strategy, "cluster_environment", None)
+    if isinstance(environment, LightningEnvironment):  # it starts the others itself, after this
+        if trainer.num_nodes > 1:
+            raise ValueError(
+                f"`trainer.num_nodes={trainer.num_nodes}`, but nothing has started the processes of the other nodes: "
+                "start the command by torchrun or srun (docs/scale.md)"
+            )
+        return
+    seconds = _seconds()
+    rank, world = trainer.global_rank, trainer.world_size
+    store = meet(environment.main_address, environment.main_port, rank, world, seconds)
+    device: torch.device = trainer.strategy.root_device
+    shown = str(device) if device.type == "cpu" else f"{device} {torch.cuda.get_device_name(device)}"
+    everyone = roll_call(store, rank, world, f"{socket.gethostname()}  {shown}", seconds)
+    if rank == 0:
+        log.info("\n".join(["rank  host  device", *(f"{i:4}  {told}" for i, told in enumerate(everyone))]))
+    sum_over_all(store, rank, world, device, seconds)
+
+
+def meet(host: str, port: int, rank: int, world: int, seconds: float) -> dist.Store:
+    """The store that rank 0 holds, unless torchrun's agent does."""
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    server = rank == 0 and not agent
+    limit = timedelta(seconds=seconds)
+    try:
+        store = dist.TCPStore(host, port, world, server, limit, wait_for_workers=False, multi_tenant=True)
+    except RuntimeError as error:
+        if server:
+            raise ValueError(
+                f"rank 0 can't listen on {host}:{port} ({str(error).splitlines()[0]}): MASTER_PORT=… takes another port"
+            ) from None
+        who = "torchrun's agent" if agent else "rank 0"
+        raise ValueError(
+            f"rank {rank} on {socket.gethostname()} found no {who} at {host}:{port} within {seconds:g} s: has it been "
+            "started, and can this host reach it? (MASTER_ADDR, MASTER_PORT)"
+        ) from None
+    _held.append(store)
+    return dist.PrefixStore(f"preflight/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+
+
+def roll_call(store: dist.Store, rank: int, world: int, about: str, seconds: float) -> list[str]:
+    """What each rank tells of itself. Rank 0 waits for all and tells the others who is missing."""
+    store.set(f"here/{rank}", about)
+    keys = [f"here/{other}" for other in range(world)]
+    if rank == 0:
+        _wait(store, keys, seconds)
+        missing = [other for other, key in enumerate(keys) if not store.check([key])]
+        store.set("missing", ",".join(map(str, missing)))
+        if missing:  # the store ends with this process: not before the others know
+            _wait(store, [f"told/{other}" for other in range(1, world) if other not in missing], 5.0)
+    elif not _wait(store, ["missing"], seconds + 5.0):
+        raise ValueError(f"rank 0 is gone: rank {rank} on {socket.gethostname()} waited for it")
+    absent = store.get("missing").decode()
+    store.set(f"told/{rank}", "")
+    if absent:
+        many = "s" if "," in absent else ""
+        raise ValueError(
+            f"of {world} processes, rank{many} {absent.replace(',', ', ')} did not come within {seconds:g} s: was each "
+            "node's command started, with the same MASTER_ADDR and MASTER_PORT? (ATROUS_PREFLIGHT=300 waits longer)"
+        )
+    return [store.get(key).decode() for key in keys]
+
+
+def sum_over_all(store: dist.Store, rank: int, world: int, device: torch.device, seconds: float) -> None:
+    """By a group of its own, which has this short limit; the run's has the strategy's."""
+    backend, limit = ("nccl" if device.type == "cuda" else "gloo"), timedelta(seconds=seconds)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        dist.init_process_group(
+            backend, store=dist.PrefixStore("sum", store), rank=rank, world_size=world, timeout=limit
+        )
+        total = torch.ones((), device=device)
+        dist.all_reduce(total, async_op=True).wait(limit)
+        assert int(total) == world
+        dist.destroy_process_group()
+    except RuntimeError as error:
+        raise ValueError(
+            f"all {world} processes are there, but a sum over them by {backend} did not come back to rank {rank} "
+            f"within {seconds:g} s ({str(error).splitlines()[0]}): GLOO_SOCKET_IFNAME and "
+            "NCCL_SOCKET_IFNAME name the network interface, NCCL_DEBUG=INFO says more"
+        ) from None
+
+
+def _wait(store: dist.Store, keys: list[str], seconds: float) -> bool:
+    try:
+        if keys:
+            store.wait(keys, timedelta(seconds=seconds))
+    except RuntimeError:
+        return False
+    return True
+
+
+def _seconds() -> float:
+    told = os.environ.get("ATROUS_PREFLIGHT") or SECONDS
+    try:
+        seconds = float(told)
+    except ValueError:
+        seconds = -1.0
+    if not seconds > 0:
+        raise ValueError(f"`ATROUS_PREFLIGHT={told}` must be a number of seconds above 0")
+    return seconds

@@ -1,0 +1,39 @@
+"""The same sweep by Hydra's other launchers: runs that are the very ones of `atrous train`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from running import MINIATURE, atrous
+
+from atrous.override import absences
+from atrous.sweep.cell import plan
+
+USUAL = [word for word in MINIATURE if not word.startswith("trainer.max_steps")]
+WORDS = [*USUAL, "trainer.max_steps=6", "evaluate=false"]
+
+
+def sweep_four(folder: Path, *launcher: str) -> None:
+    words = [*WORDS, "model/head=largefov,aspp_s", "seed=0,1", *launcher]
+    done = atrous("sweep", *words, cwd=folder, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert len(list(folder.glob("runs/**/result.json"))) == 4
+    cells = plan(absences(words, "sweep")).cells
+    assert len(cells) == 4
+    for cell in cells:  # by the hash of what `atrous train` would make of the same words
+        assert json.loads((folder / cell.path / "result.json").read_text())["config_hash"] == cell.folder.digest
+    again = atrous("train", *cells[-1].words, cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert "this run is complete" in again.stdout
+
+
+def test_submitit_trains_the_runs_of_atrous_train_in_their_folders(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    sweep_four(tmp_path, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5")
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_trains_the_runs_of_atrous_train_in_their_folders(tmp_path):
+    pytest.importorskip("ray")
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    sweep_four(tmp_path, "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2")
