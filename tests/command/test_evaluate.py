@@ -43,7 +43,7 @@ def test_the_scores_are_those_of_the_runs_own_test(copy):
     assert found["protocol"]["crf"] == own["protocol"]["crf"]
     assert kept(copy, "val-crf-10-20-10-3-1") == found
     names = [path.name for path in (copy / "evaluate" / "val-crf-10-20-10-3-1").iterdir()]
-    assert set(names) == {"result.json", "confusion.png", "confusion_crf.png", "trimap.png"}
+    assert set(names) == {"result.json", "pictures.npz", "confusion.png", "confusion_crf.png", "trimap.png"}
     assert kept(copy)["confusion"] == own["confusion"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,21 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
 
 from atrous import draw
 from atrous.batch import IGNORE, LabelSpace, Sample
 from atrous.datamodule import SegmentationDataModule, collate
+from atrous.disk import write_whole
+
+SIDE = 480
+"""Pixels at most of what is kept: a page shows it smaller."""
 
 
 class Pictures(L.Callback):
     """<run folder>/pictures/<iteration>.png: picture, truth, prediction, CRF and errors of `count` pictures, spread
-    evenly over the validation split; to W&B the same as pictures whose labels can be switched on and off by class."""
+    evenly over the validation split; to W&B the same as pictures whose labels can be switched on and off by class.
+    last.npz keeps the label maps of the last validation, for a page that has several runs side by side."""
 
     def __init__(self, count: int = 8):
         if count < 1:
@@ -42,6 +50,7 @@ class Pictures(L.Callback):
         folder = Path(trainer.default_root_dir) / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
         draw.save(folder / f"{trainer.global_step:06}.png", draw.sheet(rows, labels))
+        write_whole(folder / "last.npz", kept(rows, labels, trainer.global_step))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_metrics({"val/pictures": [_for_wandb(row, labels) for row in rows]}, trainer.global_step)  # type: ignore[dict-item]
@@ -55,6 +64,25 @@ class Pictures(L.Callback):
         plain = scores.max(1).indices[0].byte().cpu().numpy()
         refined = None if refined is None else refined.byte().cpu().numpy()
         return draw.Row(sample.image, sample.label, plain, refined, sample.name)
+
+
+def kept(rows: Sequence[draw.Row], labels: LabelSpace, iteration: int) -> bytes:
+    """An .npz: `names`, `classes`, `palette`, `iteration`; of the k-th picture `image_k`, `label_k`, `prediction_k`,
+    and `refined_k` where there is a CRF. Large ones are thinned to every n-th pixel."""
+    found: dict[str, Any] = {
+        "names": np.array([row.name for row in rows]),
+        "classes": np.array(labels.names),
+        "palette": labels.palette,
+        "iteration": np.array(iteration),
+    }
+    for k, row in enumerate(rows):
+        step = -(-max(row.image.shape[:2]) // SIDE)
+        found[f"image_{k}"] = np.asarray(Image.fromarray(row.image).reduce(step))
+        maps = {"label": row.label, "prediction": row.prediction, "refined": row.refined}
+        found |= {f"{what}_{k}": map[::step, ::step] for what, map in maps.items() if map is not None}
+    file = io.BytesIO()
+    np.savez_compressed(file, **found)
+    return file.getvalue()
 
 
 def _for_wandb(row: draw.Row, labels: LabelSpace) -> Any:

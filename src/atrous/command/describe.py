@@ -19,7 +19,7 @@ from atrous.disk import write_whole
 from atrous.model.atrous import effective_receptive_field, receptive_field
 from atrous.model.backbone.norm import ConvNorm
 from atrous.model.crf import RecurrentCRF
-from atrous.model.head import ASPP
+from atrous.model.flops import counted
 from atrous.table import text
 
 log = logging.getLogger("atrous")
@@ -83,11 +83,6 @@ def picture_size(asked: Any) -> tuple[int, int]:
 # ---- what there is --------------------------------------------------------------------------------------------------
 def trace(network: nn.Module, size: tuple[int, int]) -> tuple[list[Layer], tuple[int, ...]]:
     """The layers in the order in which a picture of this size meets them, and the shape (C, h, w) of the logits."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    for module in network.modules():
-        if isinstance(module, ASPP):
-            module.fused = False  # as many operations, but not layer by layer
     names = {module: name for name, module in network.named_modules() if is_layer(module)}
     inside = {child for module in names for child in module.modules() if child is not module}
     shapes: dict[nn.Module, tuple[int, ...]] = {}
@@ -96,9 +91,7 @@ def trace(network: nn.Module, size: tuple[int, int]) -> tuple[list[Layer], tuple
         shapes.setdefault(module, tuple(output.shape[1:]))  # of several scales the first is the picture's own
 
     hooks = [module.register_forward_hook(note) for module in names if module not in inside]
-    image = torch.empty(1, 3, *size, dtype=torch.uint8, device="meta")
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        logits = network(image)
+    counter, logits = counted(network, size)
     for hook in hooks:
         hook.remove()
     flops, widths = counter.get_flop_counts(), seen(network)

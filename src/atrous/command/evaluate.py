@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from atrous import chart
+from atrous import bootstrap, chart
 from atrous.build import plain
 from atrous.callback.result import class_table, protocol, warn_of_choice
 from atrous.data.parallel import cores
 from atrous.disk import out_folder, write_whole
 from atrous.metric import Counts
 from atrous.table import text
+from atrous.tally import Tally
 from atrous.trial import Trial, open_trial
 
 log = logging.getLogger("atrous")
@@ -51,6 +53,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
         | protocol(trial.split, trial.probs.split, indices, node, trial.trained.precision, trial.trained.view)
         | {"left_out": len(trial.probs.split) - len(indices), "weights": str(trial.trained.weights)},
     }
+    tally = trial.tally if team.world == 1 else Tally(trial.probs, trial.tally.folder)  # with what the others counted
+    write_whole(folder / "pictures.npz", of_pictures(trial, tally, indices, refined=node is not None))
     write(folder, result, trial, published=is_published(trial) if cfg.published is None else cfg.published)
     tell(result, folder, f"{cfg.run}: % on {len(indices)} pictures of {trial.split}")
     return result
@@ -130,6 +134,19 @@ def describe(trial: Trial, before: Counts, after: Counts | None) -> dict[str, An
     plain, refined = before.as_dict(names), None if after is None else after.as_dict(names)
     both = {key: {key: plain[key], f"{key}_crf": refined and refined[key]} for key in plain}
     return {key: value for pair in both.values() for key, value in pair.items()}
+
+
+def of_pictures(trial: Trial, tally: Tally, indices: Sequence[int], refined: bool) -> bytes:
+    """An .npz of what was counted on each picture, as much as its IoUs need: another network's counts of the same
+    pictures tell whether one is better."""
+
+    def parts(crf: Any) -> np.ndarray:
+        return np.stack([bootstrap.parts(tally.confusion(crf, index)) for index in indices])
+
+    found = {"names": np.array([trial.name(index) for index in indices]), "parts": parts(None)}
+    file = io.BytesIO()
+    np.savez_compressed(file, **found | ({"parts_crf": parts(trial.trained.crf)} if refined else {}))  # type: ignore[arg-type]
+    return file.getvalue()
 
 
 def is_published(trial: Trial) -> bool:
