@@ -1,14 +1,19 @@
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
-from running import Interrupted, run
+from running import MINIATURE, Interrupted, atrous, configure, run
+from wandb_server import wandb_server
 
+from atrous.callback.summary import summary, tags
 from atrous.logger import MetricsCSV, read_metrics, wandb
+from atrous.override import SWEEPS, misunderstood
 
 
 def test_a_row_holds_what_was_taken_at_its_iteration(tmp_path):
@@ -97,3 +102,85 @@ def test_a_resumed_run_goes_on_in_its_own_wandb_run(tmp_path):
     run(tmp_path, "logger=wandb")
     assert (tmp_path / "wandb_id").read_text() == first
     assert {path.name.split("-")[3] for path in tmp_path.glob("wandb/offline-run-*")} == {first}
+
+
+# ---- many runs in W&B -----------------------------------------------------------------------------------------------
+def test_a_tag_is_cut_to_what_wandb_takes():
+    assert tags(("mine", "x" * 100), ["v2 table 3", None, "shapes", "mine"]) == (
+        "mine",
+        "x" * 64,
+        "v2 table 3",
+        "shapes",
+    )
+
+
+def test_the_summary_has_differences_only_from_what_is_comparable():
+    scores = {"mean_iou": 0.7, "iou": {"disc": 0.5, "ring": None}}
+    result = {"scores": scores, "scores_crf": None, "parameters": 7, "paper": {"miou": 68.96, "miou_crf": 71.57}}
+    told = {"parameters": 7, "miou": 0.7, "published": 0.6896, "published_crf": 0.7157, "iou/disc": 0.5}
+    assert summary(result) == pytest.approx(told | {"difference": 0.0104})
+    result["paper"]["comparable"] = False  # type: ignore[index]
+    assert summary(result) == pytest.approx(told)
+    assert summary(result | {"paper": None}) == pytest.approx({"parameters": 7, "miou": 0.7, "iou/disc": 0.5})
+
+
+@pytest.mark.slow
+def test_a_run_of_a_sweep_arrives_online_with_its_group_tags_config_summary_and_history(tmp_path):
+    words = [word for word in MINIATURE if not word.startswith(("logger", "experiment", "crf"))]
+    words += ["experiment=v2_aspp_l", "small=shapes", "crf=null", "logger=wandb", f"run_dir='{tmp_path / 'run'}'"]
+    with wandb_server() as server:
+        done = atrous("train", *words, env=server.environment | {"WANDB_RUN_GROUP": "v2_table3/small=shapes"})
+        assert done.returncode == 0, done.stderr
+        assert not server.unknown
+    (sent,) = server.runs.values()
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert sent.name == (tmp_path / "run" / "wandb_id").read_text()
+    assert sent.about["groupName"] == "v2_table3/small=shapes"
+    assert sorted(sent.about["tags"]) == ["ASPP-L", "shapes", "v2 table 3"]
+    assert sent.about["displayName"] == result["name"][:128]
+    asked = {"row": result["name"], "seed": 0, "dataset": "shapes", "sweep": "v2_table3/small=shapes"}
+    assert {key: sent.config[key] for key in asked} == asked
+    assert sent.config["total_batch"] == 4
+    assert sent.summary["miou"] == pytest.approx(result["scores"]["mean_iou"])
+    assert sent.summary["published"] == pytest.approx(0.6896)
+    assert sent.summary["parameters"] == result["parameters"]
+    assert "difference" not in sent.summary  # on other data
+    assert {f"iou/{name}" for name in result["scores"]["iou"]} <= sent.summary.keys()
+    assert [row["trainer/global_step"] for row in sent.history if "val/miou" in row] == [6, 12]
+    assert sent.exit_code == 0
+
+
+@pytest.mark.slow
+def test_the_agents_of_a_wandb_sweep_train_with_its_parameters(tmp_path):
+    file = yaml.safe_load((SWEEPS / "wandb_v2_table3.yaml").read_text())
+    fixed = dict(word.split("=", 1) for word in MINIATURE) | {"logger": "wandb"}
+    file["parameters"] = {"seed": {"values": [0, 1]}} | {key: {"value": value} for key, value in fixed.items()}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
+    programs = Path(sys.executable).parent
+    with wandb_server() as server:
+        usual = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+        env = usual | server.environment | {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+        del env["WANDB_MODE"]
+        for words in (["sweep", "sweep.yaml"], ["agent", "me/atrous/sweep1"]):
+            command = [str(programs / "wandb"), *words]
+            done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
+            assert done.returncode == 0, done.stderr
+        assert not server.unknown
+    assert {run.name: run.config["seed"] for run in server.runs.values()} == {"swept1": 0, "swept2": 1}
+    assert {run.about["sweep"] for run in server.runs.values()} == {"sweep1"}
+    for seed in (0, 1):
+        (result,) = tmp_path.glob(f"runs/shapes/*/seed{seed}/result.json")
+        found = json.loads(result.read_text())["scores"]["mean_iou"]
+        assert server.runs[f"swept{seed + 1}"].summary["miou"] == pytest.approx(found)
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("wandb_*.yaml")), ids=lambda path: path.stem)
+def test_a_wandb_sweep_names_settings_that_are_there(path):
+    file = yaml.safe_load(path.read_text())
+    assert file["command"][:3] == ["${env}", "${program}", "train"]
+    values = {
+        key: node.get("value", node.get("min", node.get("values", [0])[0])) for key, node in file["parameters"].items()
+    }
+    words = [f"{key}={value}" for key, value in values.items()]
+    assert misunderstood(words) is None
+    configure(*words)

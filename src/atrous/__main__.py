@@ -51,12 +51,24 @@ VERBS = {
     "demo": ("atrous.command.demo:demo", "demo", "a page in the browser: drop a picture, see what a network sees"),
     "browse": ("atrous.command.browse:browse", "browse", "pictures as the network will see them: a sheet and a page"),
     "prepare": ("atrous.command.prepare:prepare", "prepare", "a dataset: from its archives to the folder to train on"),
+    "dashboard": (
+        "atrous.command.dashboard:dashboard",
+        "sweep",
+        "a sweep's page in W&B: curves, table, pictures",
+    ),
+    "sync": ("atrous.command.sync:sync", "sync", "W&B runs that were kept on this disk, sent to the server"),
+    "reproduce": ("atrous.command.reproduce:reproduce", "reproduce", "a run repeated from its folder, and compared"),
+    "doctor": ("atrous.command.doctor:doctor", "doctor", "what a bug report needs, and what looks wrong here"),
     "check-data": (
         "atrous.command.check_data:check_data",
         "check_data",
         "a dataset: every file looked at, its statistics, class weights",
     ),
 }
+
+OF_SWEEPS = ("sweep", "report", "dashboard")
+"""Verbs that are told a sweep in the words of `atrous sweep`. Hydra makes a configuration of each of its runs, not one
+of all: these functions are called with the words, as `around` of atrous.command.sweep is."""
 
 HELP = """\
 atrous VERB [overrides …]     DeepLab v1 and v2: train, ablate, use
@@ -110,7 +122,7 @@ def _run(verb: str, words: list[str]) -> int:
     if verb == "train" and asked.multirun:
         verb = "sweep"  # what Hydra's users know it as
     target, config_name, _ = VERBS[verb]
-    if verb == "sweep":
+    if verb in OF_SWEEPS:
         offer_sweeps()
     try:
         asked.overrides = absences(paths(from_files(asked.overrides, config_name)), config_name)
@@ -126,10 +138,12 @@ def _run(verb: str, words: list[str]) -> int:
 
     failures: list[Exception] = []
 
-    def job(cfg: Any) -> Any:
+    def work(told: Any) -> Any:
         _open_console()
         module, function = target.split(":")
-        work: Callable[[Any], Any] = getattr(import_module(module), function)
+        return getattr(import_module(module), function)(told)
+
+    def job(cfg: Any) -> Any:
         try:
             return work(cfg)
         except Exception as error:
@@ -139,13 +153,16 @@ def _run(verb: str, words: list[str]) -> int:
             return None
 
     try:
-        if verb == "sweep" and not (asked.cfg or asked.help or asked.info or asked.hydra_help):
+        if verb not in OF_SWEEPS or asked.cfg or asked.help or asked.info or asked.hydra_help or asked.shell_completion:
+            _hydra(job, parser, asked, config_name)
+        elif verb == "sweep":
             from atrous.command.sweep import around
 
+            _open_console()
             with around(asked.overrides) as asked.overrides:
                 _hydra(job, parser, asked, config_name)
         else:
-            _hydra(job, parser, asked, config_name)
+            work(asked.overrides)
         if failures:
             raise failures[0]
     except KeyboardInterrupt:

@@ -86,20 +86,20 @@ def wandb(
 ) -> WandbLogger:
     """A W&B run whose id lies in the run folder before the first iteration, so that a resumed run goes on in it.
 
-    `mode` is auto, online, offline or disabled; auto is WANDB_MODE where set, online with a login, else offline.
+    `mode` is auto, online, offline or disabled; auto is WANDB_MODE where set, online with a login, else offline. The
+    runs of a sweep are one group, as WANDB_RUN_GROUP says.
     """
     if mode not in ("auto", "online", "offline", "disabled"):
         raise ValueError(f"`logger.wandb.mode` must be auto, online, offline or disabled (got {mode!r})")
-    os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it asks for its host even offline
+    quieten()
     if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+        mode = usual_mode()
     os.environ["WANDB_MODE"] = mode  # never empty, which W&B refuses
     logger = WandbLogger(
         save_dir=save_dir,
         project=project,
         name=name,
-        group=group,
+        group=group or os.environ.get("WANDB_RUN_GROUP") or None,
         job_type=job_type,
         tags=list(tags),
         id=_run_id(Path(save_dir)),
@@ -118,6 +118,17 @@ def close(failed: bool = False) -> None:
         module.finish(exit_code=int(failed))
 
 
+def quieten() -> None:
+    """W&B says and asks nothing by itself; before it is imported."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it asks for its host even offline
+
+
+def usual_mode() -> str:
+    """WANDB_MODE where set, online with a login that works, else offline."""
+    return os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+
+
 def _logged_in() -> bool:
     import wandb
 
@@ -130,7 +141,8 @@ def _logged_in() -> bool:
 
 def _run_id(folder: Path) -> str:
     path = folder / "wandb_id"
-    if getattr(rank_zero_only, "rank", 0) == 0 and not path.exists():
+    swept = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None  # an agent's, which W&B takes
+    if getattr(rank_zero_only, "rank", 0) == 0 and (swept or not path.exists()):
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(secrets.token_hex(4))
+        path.write_text(swept or secrets.token_hex(4))
     return path.read_text().strip() if path.exists() else secrets.token_hex(4)

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from atrous import chart
 from atrous.batch import IGNORE, name_of
 from atrous.callback.checkpoint import Checkpoint
+from atrous.callback.summary import introduce, summarise
 from atrous.disk import write_whole
 from atrous.logger import read_metrics
 from atrous.metric import Scores
@@ -34,6 +35,12 @@ class Result(L.Callback):
     def __init__(self, config: dict[str, Any], digest: str):
         self.config, self.digest = config, digest
         self.train_seconds = 0.0
+
+    @rank_zero_only
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                introduce(logger, self.config)
 
     # ---- time spent training, over all resumptions ------------------------------------------------------------------
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -73,10 +80,10 @@ class Result(L.Callback):
         if rows := read_metrics(folder / "metrics.csv"):
             chart.curves(rows, folder / "curves.png")
         chart.confusion(plain if refined is None else refined, names, folder / "confusion.png")
+        write_whole(folder / "result.json", json.dumps(result, indent=2).encode())
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                _summarise_wandb(logger, result, names)
-        write_whole(folder / "result.json", json.dumps(result, indent=2).encode())
+                summarise(logger, result, names)  # after it: a server that fails now costs no result
         show(result, folder)
 
     def _describe(self, trainer: L.Trainer, module: Any) -> dict[str, Any]:
@@ -127,22 +134,6 @@ def protocol(
 
 def _checkpoint(trainer: L.Trainer) -> Checkpoint:
     return next(callback for callback in trainer.callbacks if isinstance(callback, Checkpoint))  # type: ignore[attr-defined]
-
-
-def _summarise_wandb(logger: WandbLogger, result: dict[str, Any], names: list[str]) -> None:
-    import wandb
-
-    run = logger.experiment
-    run.summary["miou"] = result["scores"]["mean_iou"]
-    if result["scores_crf"]:
-        run.summary["miou_crf"] = result["scores_crf"]["mean_iou"]
-    for name, iou in (result["scores_crf"] or result["scores"])["iou"].items():
-        run.summary[f"iou/{name}"] = iou
-    # Counts, not pixels: plot.confusion_matrix would want every pixel's label.
-    rows = [[names[i], names[j], int(n)] for i, row in enumerate(result["confusion"]) for j, n in enumerate(row)]
-    columns = ["Actual", "Predicted", "nPredictions"]
-    table = wandb.Table(columns=[*columns], data=rows)
-    run.log({"confusion": wandb.plot_table("wandb/confusion_matrix/v1", table, {c: c for c in columns})})
 
 
 def show(result: dict[str, Any], folder: Path) -> None:
