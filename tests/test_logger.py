@@ -12,7 +12,8 @@ from running import MINIATURE, Interrupted, atrous, configure, run
 from wandb_server import wandb_server
 
 from atrous.callback.summary import summary, tags
-from atrous.logger import MetricsCSV, read_metrics, wandb
+from atrous.disk import read_metrics
+from atrous.logger import MetricsCSV, wandb
 from atrous.override import SWEEPS, misunderstood
 
 

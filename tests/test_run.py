@@ -10,8 +10,8 @@ import torch
 from running import Interrupted, equal, refusal, run, weights
 
 from atrous.digest import digest, flat
+from atrous.disk import read_metrics
 from atrous.folder import identity
-from atrous.logger import read_metrics
 
 
 def test_a_run_leaves_a_folder_that_explains_itself(tmp_path):

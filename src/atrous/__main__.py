@@ -23,6 +23,11 @@ VERBS = {
         "sweep",
         "many runs by one command, packed onto the devices, and their table",
     ),
+    "report": (
+        "atrous.command.report:report",
+        "sweep",
+        "a sweep's table beside the published numbers, and its page, also while it runs",
+    ),
     "evaluate": (
         "atrous.command.evaluate:evaluate",
         "evaluate",

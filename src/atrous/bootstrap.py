@@ -122,6 +122,23 @@ def compare(a: np.ndarray, b: np.ndarray, resamples: int = 10_000, seed: int = 0
     )
 
 
+def difference(
+    a: Sequence[np.ndarray], b: Sequence[np.ndarray], resamples: int = 10_000, seed: int = 0, chunk: int = CHUNK
+) -> Interval:
+    """Of the mean IoU, b minus a, each the mean over its trainings. a, b: their `parts` (N, 3, C) of the same N
+    pictures; a draw is the same for all of them."""
+    if len({each.shape for each in (*a, *b)}) != 1 or len(a[0]) < 2:
+        raise ValueError("`a` and `b` must be parts (N, 3, C) of the same pictures, two or more")
+    flat = [[each.reshape(len(each), -1).astype(np.float64) for each in trained] for trained in (a, b)]
+
+    def means(times: np.ndarray) -> np.ndarray:
+        scores = [[mean_iou(iou((times @ each).reshape(len(times), 3, -1))) for each in trained] for trained in flat]
+        return np.mean(scores[1], axis=0) - np.mean(scores[0], axis=0)
+
+    drawn = [means(times.astype(np.float64)) for times in draws(len(a[0]), resamples, seed, chunk)]
+    return Interval.of(float(means(np.ones((1, len(a[0]))))[0]), np.concatenate(drawn))
+
+
 def numbers(values: Any) -> list[float | None]:
     """For JSON, which knows no NaN."""
     return [float(value) if np.isfinite(value) else None for value in values]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import time
@@ -107,6 +108,15 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
             file.write("".join(f"{line}\n" for line in lines).encode())
     except OSError as error:
         raise _not_written(path, error) from None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """metrics.csv as rows of numbers; a value that was not taken at an iteration is not in its row."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        rows = [{key: float(value) for key, value in row.items() if key and value} for row in csv.DictReader(file)]
+    return [row | {"step": int(row["step"])} for row in rows if "step" in row]
 
 
 def _not_written(path: Path, error: OSError) -> ValueError:

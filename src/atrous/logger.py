@@ -15,7 +15,7 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.loggers.wandb import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from atrous.disk import write_whole
+from atrous.disk import read_metrics, write_whole
 
 
 class MetricsCSV(Logger):
@@ -64,15 +64,6 @@ class MetricsCSV(Logger):
         writer.writerows(self.rows)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.path, text.getvalue().encode())
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """metrics.csv as rows of numbers; a value that was not taken at an iteration is not in its row."""
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        rows = [{key: float(value) for key, value in row.items() if key and value} for row in csv.DictReader(file)]
-    return [row | {"step": int(row["step"])} for row in rows if "step" in row]
 
 
 def wandb(

@@ -25,8 +25,9 @@ def swept(tmp_path_factory):
         run_plain(*first.words, f"run_dir='{first.path}'", f"name='{first.row}'", "logger=wandb")
         path = folder / first.path / "evaluate" / "val" / "result.json"
         path.parent.mkdir(parents=True)
-        curve = [0.01 * width for width in range(1, 41)]
-        path.write_text(json.dumps({"trimap": {"mean_iou": curve}, "trimap_crf": None}))
+        trimap = {"width": list(range(1, 41)), "mean_iou": [0.01 * width for width in range(1, 41)]}
+        result = json.loads((first.path / "result.json").read_text())
+        path.write_text(json.dumps(result | {"trimap": trimap, "trimap_crf": None}))
     return folder
 
 
@@ -68,7 +69,7 @@ def test_with_a_login_both_pages_are_published_and_the_second_time_renewed(swept
     curves = list(server.runs.values())[-1]
     assert [row["width"] for row in curves.history] == list(range(1, 41))
     (key,) = {key for key in curves.history[0] if key.startswith("trimap/")}
-    assert curves.history[4][key] == pytest.approx(0.05)
+    assert curves.history[4][key] == pytest.approx(5)
     report = next(view for view in server.views.values() if view["type"] == "runs")
     assert json.dumps(curves.name)[1:-1] in report["spec"]
 

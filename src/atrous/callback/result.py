@@ -19,8 +19,7 @@ from atrous import chart
 from atrous.batch import IGNORE, name_of
 from atrous.callback.checkpoint import Checkpoint
 from atrous.callback.summary import introduce, summarise
-from atrous.disk import write_whole
-from atrous.logger import read_metrics
+from atrous.disk import read_metrics, write_whole
 from atrous.metric import Scores
 from atrous.table import text
 from atrous.view import View

@@ -13,6 +13,7 @@ from atrous.disk import make_folder, write_whole
 from atrous.logger import quieten, usual_mode
 from atrous.sweep.cell import Plan, plan
 from atrous.sweep.dashboard import Dashboard, project_of, specification, trimap_curves
+from atrous.sweep.report import report
 
 log = logging.getLogger("atrous")
 
@@ -24,11 +25,11 @@ def dashboard(words: Sequence[str]) -> dict[str, Any]:
     project_of(planned)
     path = make_folder(planned.folder, "sweeps") / "dashboard.json"
     before = json.loads(path.read_text()) if path.exists() else {}
-    online = usual_mode() == "online"
+    data, online = report(planned), usual_mode() == "online"
     if online:
-        made = sent(planned, before)
+        made = sent(planned, data, before)
     else:
-        made = pages(Dashboard(planned, entity=""))  # with one, the server is asked about it
+        made = pages(Dashboard(planned, data, entity=""))  # with one, the server is asked about it
         made |= {"published": before["published"]} if "published" in before else {}
     write_whole(path, json.dumps(made, indent=2).encode())
     tell(made, path, online)
@@ -39,16 +40,16 @@ def pages(built: Dashboard) -> dict[str, Any]:
     return {"workspace": specification(built.workspace()), "report": specification(built.report())}
 
 
-def sent(planned: Plan, before: dict[str, Any]) -> dict[str, Any]:
+def sent(planned: Plan, data: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     import wandb
 
     try:
-        return publish(planned, before)
+        return publish(planned, data, before)
     except wandb.Error as error:
         raise ValueError(f"W&B did not take it ({error}): try again, or WANDB_MODE=offline") from None
 
 
-def publish(planned: Plan, before: dict[str, Any]) -> dict[str, Any]:
+def publish(planned: Plan, data: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     """The pages that were published before are written anew in their place."""
     import wandb
 
@@ -56,7 +57,7 @@ def publish(planned: Plan, before: dict[str, Any]) -> dict[str, Any]:
     entity = os.environ.get("WANDB_ENTITY") or str(api.default_entity)
     if project not in {known.name for known in api.projects(entity)}:
         raise ValueError(f"W&B knows no project {entity}/{project} yet: `atrous sync` sends the runs first")
-    built = Dashboard(planned, entity, send_trimaps(planned, entity))
+    built = Dashboard(planned, data, entity, send_trimaps(planned, data, entity))
     workspace, report, known = built.workspace(), built.report(), before.get("published") or {}
     if known.get("entity") == entity and known.get("project") == built.project:
         workspace._internal_id, workspace._internal_name = known["workspace"]["id"], known["workspace"]["name"]
@@ -72,11 +73,11 @@ def publish(planned: Plan, before: dict[str, Any]) -> dict[str, Any]:
     return {"workspace": specification(workspace), "report": specification(report), "published": told}
 
 
-def send_trimaps(planned: Plan, entity: str) -> str | None:
+def send_trimaps(planned: Plan, data: dict[str, Any], entity: str) -> str | None:
     """`atrous evaluate` has no W&B run of its own: one for the whole sweep holds the curves that it found."""
     import wandb
 
-    curves = trimap_curves(planned.rows())
+    curves = trimap_curves(data)
     if not curves:
         return None
     project, folder = project_of(planned), make_folder(planned.folder, "sweeps")

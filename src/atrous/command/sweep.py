@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from atrous.config import Config
 from atrous.sweep.cell import Plan, plan
-from atrous.sweep.launch import RunFailed, objective
+from atrous.sweep.files import keep, show, write
+from atrous.sweep.launch import RunFailed, failures, objective
+
+log = logging.getLogger("atrous")
 
 
 def sweep(cfg: DictConfig) -> float | None:
@@ -24,15 +28,18 @@ def sweep(cfg: DictConfig) -> float | None:
 
 @contextmanager
 def around(words: Sequence[str]) -> Iterator[list[str]]:
-    """All of a sweep: what must be known before it starts, and its table at the end."""
+    """All of a sweep: what must be known before it starts, and its table at the end, however it ended."""
     planned = plan(words)
     check(planned)
-    failed: RunFailed | None = None
+    failed = False
     try:
         yield [*words, f"hydra.sweep.dir='{planned.folder}'"]
-    except RunFailed as error:
-        failed = error
-    if failed is not None:
+    except RunFailed:
+        failed = True
+    log.info(show(planned, data := write(planned)))
+    if planned.cfg.keep:
+        log.info("kept in " + " and ".join(map(str, keep(data))))
+    if failed or failures:
         raise SystemExit(1)
 
 

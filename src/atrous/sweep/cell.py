@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from enum import Enum
 from functools import cached_property
@@ -20,6 +21,7 @@ from atrous.folder import RunFolder
 from atrous.override import absences, composing, name_of, offer_sweeps, params_of
 
 ROOT = Path("runs/sweep")
+SCORED_BY = ("split", "list", "scales", "flip", "fuse", "slide", "crf")
 
 
 class State(Enum):
@@ -58,11 +60,18 @@ class Cell:
         return Path(self.config["run_dir"])
 
     @property
-    def title(self) -> str:
-        """Short: the experiment and the seed, and what else was told of this cell and not of all."""
-        experiment = next((word.partition("=")[2] for word in self.words if word.startswith("experiment=")), "run")
+    def experiment(self) -> str:
+        return next((word.partition("=")[2] for word in self.words if word.startswith("experiment=")), "run")
+
+    @property
+    def own_words(self) -> list[str]:
+        """What else was told of this cell and not of all."""
         told = [word for word in self.words if word not in self.common and key_of(word) not in ("experiment", "seed")]
-        return " ".join([experiment, *sorted(told), f"seed={self.seed}"])
+        return sorted(told)
+
+    @property
+    def title(self) -> str:
+        return " ".join([self.experiment, *self.own_words, f"seed={self.seed}"])
 
     @cached_property
     def folder(self) -> RunFolder:
@@ -81,17 +90,39 @@ class Cell:
             return State.failed, error
         return (State.interrupted if folder.last.exists() else State.missing), ""
 
+    def evaluation(self) -> Path | None:
+        """The folder in which `atrous evaluate` has scored this run since it was trained, as it scores itself."""
+        result = self.folder.finished()
+        if result is None:
+            return None
+        since = (self.path / "result.json").stat().st_mtime
+        for path in sorted(self.path.glob("evaluate/*/result.json")):
+            there = json.loads(path.read_text())["protocol"]
+            if path.stat().st_mtime >= since and all(there.get(key) == result["protocol"][key] for key in SCORED_BY):
+                return path.parent
+        return None
+
 
 class Plan(NamedTuple):
     """What a sweep's command means, before anything runs."""
 
-    name: str
+    words: tuple[str, ...]
     cfg: DictConfig  # with `hydra`
     cells: list[Cell]
 
     @property
+    def name(self) -> str:
+        return sweep_name(self.words)
+
+    @property
     def folder(self) -> Path:
         return ROOT / self.name
+
+    @property
+    def of_results(self) -> list[str]:
+        """Its words without those that say how it is run."""
+        how = set(SWEEP_ONLY) - {"sweeps"}
+        return [word for word in self.words if key_of(word) not in how and not key_of(word).startswith("hydra")]
 
     @property
     def launcher(self) -> str:
@@ -113,7 +144,7 @@ def plan(words: Sequence[str]) -> Plan:
     with composing():
         cfg = compose("sweep", [*combinations[0], *single], return_hydra_config=True)
     cells = make_cells(combinations)
-    return Plan(sweep_name(words), cfg, cells)
+    return Plan(tuple(words), cfg, cells)
 
 
 def combine(words: Sequence[str]) -> list[list[str]]:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
-from atrous.sweep.cell import Cell, Plan
+from atrous.sweep.cell import Plan
+from atrous.sweep.table import markdown
 
 WIDTHS = (1, 5, 10, 20, 40)
 """Of trimaps, in pixels."""
 
 
 class Dashboard:
-    """`curves`: the id of the W&B run that holds the trimap curves, if they are there already."""
+    """`data`: the sweep's `report`; `curves`: the id of the W&B run that holds the trimap curves, if they are there."""
 
-    def __init__(self, planned: Plan, entity: str, curves: str | None = None):
+    def __init__(self, planned: Plan, data: Mapping[str, Any], entity: str, curves: str | None = None):
         self.ws, self.wr, self.expr = interfaces()
-        self.rows, self.title = planned.rows(), title_of(planned)
+        self.data = data
         self.entity, self.project = entity, project_of(planned)
         self.name, self.curves = planned.name, curves
         self.ids = [wandb_id for cell in planned.cells if (wandb_id := wandb_id_of(cell.path))]
@@ -35,7 +34,7 @@ class Dashboard:
     def sections(self) -> dict[str, list[Any]]:
         """{title: panels}. All names in them are those by which runs log."""
         wr, row = self.wr, self.wr.Config("row")
-        ends = ("", "_crf") if any(cell.config["crf"] for cells in self.rows.values() for cell in cells) else ("",)
+        ends = ("", "_crf") if any(row["miou_crf"] for row in self.data["rows"]) else ("",)
         curve = {"x": "trainer/global_step", "groupby": row, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
         bars = {"groupby": row, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
         columns = [
@@ -63,8 +62,7 @@ class Dashboard:
 
     def classes(self) -> list[str]:
         """Known from the first run that has ended."""
-        found = (result for cells in self.rows.values() for result in results(cells))
-        return list(next((result["scores"]["iou"] for result in found), {}))
+        return list(next((row["iou"] for row in self.data["rows"] if row["iou"]), {}))
 
     # ---- the two pages ------------------------------------------------------------------------------------------
     def workspace(self) -> Any:
@@ -82,16 +80,18 @@ class Dashboard:
         )
 
     def report(self) -> Any:
-        wr, blocks = self.wr, [self.wr.MarkdownBlock(text=ablation(self.rows))]
+        wr, blocks = self.wr, [self.wr.MarkdownBlock(text=markdown(dict(self.data)))]
         for name, panels in self.sections().items():
             blocks += [wr.H2(text=name), self.grid(panels, self.filters())] if panels else []
-        if told := trimaps(self.rows):
+        if told := trimaps(self.data):
             blocks += [wr.H2(text="Along boundaries"), wr.MarkdownBlock(text=told)]
             if self.curves:
-                keys = list(trimap_curves(self.rows))
+                keys = list(trimap_curves(self.data))
                 plot = wr.LinePlot(title="mean IoU in a trimap", x="width", y=keys, title_x="width in pixels")
                 blocks.append(self.grid([plot], [self.expr.Metric("ID") == self.curves]))
-        return wr.Report(entity=self.entity, project=self.project, title=self.title[:128], blocks=blocks, width="fluid")
+        return wr.Report(
+            entity=self.entity, project=self.project, title=self.data["title"][:128], blocks=blocks, width="fluid"
+        )
 
     def grid(self, panels: list[Any], filters: Any) -> Any:
         runs = self.wr.Runset(entity=self.entity, project=self.project, name=self.name, filters=filters)
@@ -123,11 +123,6 @@ def without_symbols(name: str) -> str:
 
 
 # ---- what the runs have found ---------------------------------------------------------------------------------------
-def title_of(planned: Plan) -> str:
-    table = planned.cfg.get("table")
-    return str(table.title) if table else planned.name
-
-
 def project_of(planned: Plan) -> str:
     """All runs of a sweep are in one."""
     told = {(cell.config["logger"] or {}).get("wandb", {}).get("project") for cell in planned.cells}
@@ -141,60 +136,19 @@ def wandb_id_of(run: Path) -> str | None:
     return path.read_text().strip() if path.exists() else None
 
 
-def results(cells: Iterable[Cell]) -> list[dict[str, Any]]:
-    return [found for cell in cells if (found := cell.folder.finished())]
-
-
-def ablation(rows: Mapping[str, list[Cell]]) -> str:
-    """The table of the sweep in Markdown, in %."""
-    head = ["", "mean IoU", "published", "difference", "with the CRF", "published", "difference", "parameters", "seeds"]
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
-    for row, cells in rows.items():
-        found, paper = results(cells), cells[0].config["paper"] or {}
-        cell = [label(row, cells[0])]
-        for end in ("", "_crf"):
-            ours = [100 * result[f"scores{end}"]["mean_iou"] for result in found if result[f"scores{end}"]]
-            cell += [spread(ours), *published(ours, paper.get(f"miou{end}"), paper.get("comparable", True))]
-        cell += [f"{found[0]['parameters'] / 1e6:.2f} M" if found else "", f"{len(found)}/{len(cells)}"]
-        lines.append(cell)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def label(row: str, cell: Cell) -> str:
-    return str((cell.config["paper"] or {}).get("row") or row).replace("|", "\\|")
-
-
-def spread(values: list[float]) -> str:
-    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "") if values else ""
-
-
-def published(ours: list[float], theirs: float | None, comparable: bool) -> list[str]:
-    if theirs is None or not comparable:  # on other data the published number is no measure
-        return ["", ""]
-    return [f"{theirs:.2f}", f"{mean(ours) - theirs:+.2f}" if ours else ""]
-
-
-def trimap_curves(rows: Mapping[str, list[Cell]]) -> dict[str, list[float]]:
-    """{trimap/<row>: the mean over its seeds for a width of 1, 2, … pixels}, of runs that `atrous evaluate` scored."""
+def trimap_curves(data: Mapping[str, Any]) -> dict[str, list[float]]:
+    """{trimap/<row>: % for a width of 1, 2, … pixels}"""
     curves: dict[str, list[float]] = {}
-    for row, cells in rows.items():
-        told = [scored for cell in cells if cell.folder.finished() and (scored := evaluated(cell.path)) is not None]
-        for end, name in (("", row), ("_crf", f"{row}, with the CRF")):
-            found = [result[f"trimap{end}"]["mean_iou"] for result in told if result.get(f"trimap{end}")]
-            if found:
-                curves[f"trimap/{name}"] = [mean(values) for values in zip(*found)]
+    for row in data["rows"]:
+        for end, name in (("", row["row"]), ("_crf", f"{row['row']}, with the CRF")):
+            if row[f"trimap{end}"]:
+                curves[f"trimap/{name}"] = row[f"trimap{end}"]["mean_iou"]
     return curves
 
 
-def evaluated(run: Path) -> dict[str, Any] | None:
-    """What it found last."""
-    paths = sorted(run.glob("evaluate/*/result.json"), key=lambda path: path.stat().st_mtime)
-    return json.loads(paths[-1].read_text()) if paths else None
-
-
-def trimaps(rows: Mapping[str, list[Cell]]) -> str:
+def trimaps(data: Mapping[str, Any]) -> str:
     lines = [["mean IoU within", *(f"{width} px" for width in WIDTHS)], ["---"] + ["---:"] * len(WIDTHS)]
-    for name, curve in trimap_curves(rows).items():
-        values = [f"{100 * curve[width - 1]:.2f}" if width <= len(curve) else "" for width in WIDTHS]
+    for name, curve in trimap_curves(data).items():
+        values = [f"{curve[width - 1]:.2f}" if width <= len(curve) else "" for width in WIDTHS]
         lines.append([name.removeprefix("trimap/").replace("|", "\\|"), *values])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) if len(lines) > 2 else ""

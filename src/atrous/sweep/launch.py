@@ -60,13 +60,7 @@ def launch(
 
 # ---- what is to do --------------------------------------------------------------------------------------------------
 def complete(cell: Cell, evaluate: bool) -> bool:
-    return cell.state()[0] is State.finished and (not evaluate or evaluated(cell.path))
-
-
-def evaluated(run: Path) -> bool:
-    """Since it was trained."""
-    since = (run / "result.json").stat().st_mtime
-    return any(path.stat().st_mtime >= since for path in run.glob("evaluate/*/result.json"))
+    return cell.state()[0] is State.finished and (not evaluate or cell.evaluation() is not None)
 
 
 def check_unchanged(cells: Sequence[Cell], force: bool) -> None:

@@ -20,6 +20,9 @@ TICK = 0.2
 LIFELINE = "ATROUS_LIFELINE"
 """The descriptor of a pipe that closes when the process that started this one is gone."""
 
+TRAINING = 0.95
+"""What part of a job it usually is; the rest is scoring."""
+
 PROGRESS = re.compile(r"iteration (\d+)/(\d+)")
 
 
@@ -49,17 +52,19 @@ class Job:
     told: str = ""
     """What it said last."""
 
+    share: float = 0.0
+    """Of its work that is done."""
+
     @property
     def ready(self) -> bool:
         return all(job.took for job in self.after)
 
-    @property
-    def share(self) -> float:
-        """Of its iterations that are done."""
-        found = PROGRESS.search(self.told)
+    def listen(self) -> None:
+        self.told = last_line(self.log) or self.told
         if self.step:
-            return 0.97
-        return 0.95 * int(found[1]) / max(int(found[2]), 1) if found else 0.0
+            self.share = TRAINING
+        elif found := PROGRESS.search(self.told):
+            self.share = TRAINING * int(found[1]) / max(int(found[2]), 1)
 
 
 class Pool:
@@ -143,7 +148,7 @@ class Pool:
             os.sched_setaffinity(0, self.all_cores)
 
     def _look(self, job: Job, lifeline: int) -> None:
-        job.told = last_line(job.log) or job.told
+        job.listen()
         assert job.process is not None
         code = job.process.poll()
         if code is None:

@@ -1,0 +1,263 @@
+"""The table of a sweep: the papers' rows with ours beside, whichever of the runs there are."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+from statistics import mean, stdev
+
+import numpy as np
+import pytest
+from browser import chromium, page
+from swept import cells_of, confusions, end, evaluate
+
+from atrous import bootstrap
+from atrous.__main__ import main
+from atrous.bootstrap import parts
+from atrous.sweep import files
+from atrous.sweep.cell import plan
+from atrous.sweep.files import kept_name, rewritten, write
+from atrous.sweep.report import report
+from atrous.sweep.table import comma_separated, latex, markdown
+
+TABLE3 = ("sweeps=v2_table3", "seed=0,1")
+
+
+def sweep_table3(*more: str) -> list[list[float]]:
+    """LargeFOV, ASPP-S and ASPP-L, each with two seeds; gives the mean IoUs of each, in %."""
+    found: dict[str, list[float]] = {}
+    for k, cell in enumerate(cells_of(*TABLE3, *more)):
+        result = end(cell, 0.6 + 0.03 * (k // 2), seed=k, crf=0.7 + 0.03 * (k // 2))
+        found.setdefault(cell.row, []).append(100 * result["scores"]["mean_iou"])
+    return list(found.values())
+
+
+def test_rows_are_the_papers_with_their_seeds_put_together(here):
+    ours = sweep_table3()
+    rows = report(plan(TABLE3))["rows"]
+    assert [row["row"] for row in rows] == ["LargeFOV", "ASPP-S", "ASPP-L"]
+    for row, values, published in zip(rows, ours, (65.76, 66.98, 68.96)):
+        assert row["miou"]["mean"] == pytest.approx(mean(values), abs=1e-6)
+        assert row["miou"]["deviation"] == pytest.approx(stdev(values), abs=1e-6)
+        assert row["difference"] == pytest.approx(mean(values) - published, abs=1e-6)
+        assert row["seeds"] == [0, 1]
+        assert row["device_hours"] == 2  # 3000 s + 600 s, on two devices
+    text = markdown(report(plan(TABLE3)))
+    assert f"| ASPP-L | {mean(ours[2]):.2f} ± {stdev(ours[2]):.2f} | 68.96 | {mean(ours[2]) - 68.96:+.2f} |" in text
+    assert "| 37.88 M |" in text
+
+
+def test_flops_are_those_of_a_network_that_is_counted_by_hand(here):
+    """LargeFOV's classifier: 3x3 from 512 to 1024, 1x1 to 1024, 1x1 to 21, on 41x41 places; ASPP-L has four of them."""
+    sweep_table3()
+    rows = report(plan(TABLE3))["rows"]
+    classes = 4  # of these miniature results
+    branch = 2 * 41 * 41 * (9 * 512 * 1024 + 1024 * 1024 + 1024 * classes) / 1e9
+    assert rows[2]["gflops"] - rows[0]["gflops"] == pytest.approx(3 * branch, rel=1e-3)
+
+
+def test_on_other_data_the_published_number_is_in_brackets_and_no_measure(here):
+    sweep_table3("small=shapes")
+    data = report(plan((*TABLE3, "small=shapes")))
+    assert all(row["difference"] is None and row["difference_crf"] is None for row in data["rows"])
+    text = markdown(data)
+    assert "| (68.96) |" in text
+    assert "difference" not in text
+    assert "In brackets: published for other data" in text
+
+
+def test_rows_without_a_result_say_so(here):
+    cells = cells_of("sweeps=v2_table3", "seed=0")
+    cells[0].folder.note_failure("ValueError: no pictures at data/voc")
+    end(cells[1], 0.6)
+    text = markdown(report(plan(("sweeps=v2_table3", "seed=0"))))
+    assert "| LargeFOV | failed: ValueError: no pictures at data/voc |" in text
+    assert "| ASPP-L | not run yet |" in text
+    assert "- LargeFOV, seed 0: failed: ValueError: no pictures at data/voc." in text
+    assert "± " not in text  # one seed has no deviation
+
+
+def test_a_run_of_another_configuration_is_no_result(here):
+    cells = cells_of("sweeps=v2_table3", "seed=0")
+    end(cells[0], 0.6)
+    path = cells[0].path / "config.yaml"
+    path.write_text(path.read_text().replace("total_batch: 10", "total_batch: 20"))
+    result = json.loads((cells[0].path / "result.json").read_text())
+    (cells[0].path / "result.json").write_text(json.dumps(result | {"config_hash": "another"}))
+    text = markdown(report(plan(("sweeps=v2_table3", "seed=0"))))
+    assert "| LargeFOV | changed: total_batch" in text
+
+
+def test_the_interval_to_the_row_above_is_over_pictures_and_the_mean_over_seeds(here):
+    sweep_table3()
+    found = report(plan(TABLE3))["rows"][1]["above"][""]
+    a, b = ([parts(confusions(share, seed)) for seed in seeds] for share, seeds in ((0.6, (0, 1)), (0.63, (2, 3))))
+    expected = bootstrap.difference(a, b)
+    assert found["difference"] == pytest.approx(100 * expected.value, abs=1e-6)
+    assert (found["low"], found["high"]) == pytest.approx((100 * expected.low, 100 * expected.high), abs=1e-6)
+    assert report(plan(TABLE3))["rows"][0]["above"] == {"": None, "_crf": None}
+
+
+def test_what_was_scored_by_another_crf_is_not_in_the_table(here):
+    """`atrous evaluate crf=…` of a user's own leaves a folder beside."""
+    (cell,) = cells_of("sweeps=v2_table3", "seed=0", "experiment=v2_largefov")
+    result = end(cell, 0.6, evaluated=False)
+    other = result | {"protocol": result["protocol"] | {"crf": {"_target_": "another"}}}
+    evaluate(cell, other, [confusions(0.6, 0), None], name="val-another")
+    assert cell.evaluation() is None
+    evaluate(cell, result, [confusions(0.6, 0), None])
+    assert cell.evaluation() == cell.path / "evaluate" / "val"
+
+
+def test_rows_that_the_papers_do_not_name_are_told_apart_by_their_words(here):
+    words = ("experiment=shapes", "model/head=largefov,aspp_s", "~crf", "seed=0")
+    assert [row["row"] for row in report(plan(words))["rows"]] == ["model/head=largefov", "model/head=aspp_s"]
+    words = ("experiment=v2_largefov", "optim.lr=0.001,0.01", "seed=0")
+    rows = [row["row"] for row in report(plan(words))["rows"]]
+    assert rows == ["LargeFOV optim.lr=0.001", "LargeFOV optim.lr=0.01"]
+    words = ("experiment=v1_largefov,v2_largefov", "seed=0")
+    names = [row["row"] for row in report(plan(words))["rows"]]
+    assert len(set(names)) == 2, names
+
+
+def test_systems_that_have_no_run_here_stand_below(here):
+    text = markdown(report(plan(("sweeps=baselines", "seed=0"))))
+    assert "| FCN-8s |" in text
+    assert "62.20" in text
+    assert "- FCN-8s: VOC 2012 test, v1 table 3." in text
+
+
+def test_of_the_same_runs_all_files_are_the_same_to_the_last_byte(here):
+    sweep_table3()
+    write(plan(TABLE3))
+    folder = plan(TABLE3).folder
+    names = ["index.html", "report.json", "table.csv", "table.md", "table.tex"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    before = {name: (folder / name).read_bytes() for name in names}
+    for path in (here / "runs").rglob("*"):  # copied to another machine
+        os.utime(path, (2_000_000_000, 2_000_000_000))
+    write(plan(TABLE3))
+    assert {name: (folder / name).read_bytes() for name in names} == before
+
+
+def test_the_csv_reads_back_as_the_numbers_of_the_report(here):
+    sweep_table3()
+    data = report(plan(TABLE3))
+    lines = list(csv.DictReader(comma_separated(data).splitlines()))
+    assert [line["row"] for line in lines] == ["LargeFOV", "ASPP-S", "ASPP-L"]
+    for line, row in zip(lines, data["rows"]):
+        assert float(line["miou"]) == row["miou"]["mean"]
+        assert float(line["deviation_crf"]) == row["miou_crf"]["deviation"]
+        assert float(line["published_crf"]) == row["published"]["miou_crf"]
+        assert (line["seeds"], line["finished"], line["failed"]) == ("2", "2", "0")
+
+
+def test_the_latex_has_as_many_cells_in_each_line_and_nothing_unescaped(here):
+    cells = cells_of("sweeps=v2_table4", "seed=0")
+    end(cells[0], 0.6)
+    cells[1].folder.note_failure("OSError: 50 % of C:\\{data}_#1 & ~more^")
+    text = latex(report(plan(("sweeps=v2_table4", "seed=0"))))
+    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
+    lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert len(lines) == 7
+    counts = {line.replace(r"\&", "").count("&") for line in lines}
+    assert len(counts) == 1
+    assert r"50 \% of C:\textbackslash{}\{data\}\_\#1 \& \textasciitilde{}more\textasciicircum{}" in body
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_the_latex_compiles(here):
+    sweep_table3()
+    write(plan(TABLE3))
+    shutil.copy(plan(TABLE3).folder / "table.tex", here)
+    head = r"\documentclass{article}\usepackage{booktabs}"
+    (here / "paper.tex").write_text(rf"{head}\begin{{document}}\input{{table}}\end{{document}}")
+    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "paper.tex"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.skipif(chromium() is None, reason="needs Chromium")
+def test_the_page_draws_all_of_it_without_an_error_and_asks_nobody(here):
+    sweep_table3()
+    write(plan(TABLE3))
+    with page((plan(TABLE3).folder / "index.html").resolve().as_uri()) as tab:
+        tab.wait_for("document.body.dataset.ready")
+        count = "document.querySelectorAll({}).length".format
+        assert tab.evaluate(count("'#table tbody tr'")) == 3
+        assert tab.evaluate(count("'#charts svg'")) == 4
+        assert tab.evaluate(count("'#charts figure:first-child polyline'")) == 3
+        assert tab.evaluate(count("'.strip'")) == 2
+        assert tab.evaluate(count("'.strip:first-child img'")) == 5  # picture, truth, three networks
+        links = tab.evaluate(
+            "[...document.querySelectorAll('#runs a')].map(a => decodeURIComponent(new URL(a.href).pathname))"
+        )
+        assert len(links) == 6
+        assert all(os.path.isdir(link) for link in links)
+        tab.evaluate("document.querySelector('#key button').click()")  # LargeFOV is left out
+        assert tab.evaluate(count("'#charts figure:first-child polyline'")) == 2
+        assert tab.evaluate(count("'.strip:first-child img'")) == 4
+        tab.evaluate("document.querySelector('#key .after').click()")
+        assert "after the CRF" not in tab.evaluate("document.querySelector('#charts').textContent")
+        assert not tab.console_errors
+        assert not [url for url in tab.requests if not url.startswith(("data:", "file:"))]
+
+
+@pytest.mark.skipif(chromium() is None, reason="needs Chromium")
+def test_the_page_of_a_sweep_that_has_no_result_yet_opens_too(here):
+    write(plan(TABLE3))
+    with page((plan(TABLE3).folder / "index.html").resolve().as_uri()) as tab:
+        tab.wait_for("document.body.dataset.ready")
+        assert "not run yet" in tab.evaluate("document.querySelector('#table').textContent")
+        assert not tab.console_errors
+
+
+def test_the_verb_writes_it_all_and_shows_the_table(here, capsys):
+    sweep_table3()
+    assert main(["report", *TABLE3]) == 0
+    told = capsys.readouterr().out
+    assert "ASPP-L" in told
+    assert "index.html" in told
+    assert (plan(TABLE3).folder / "index.html").exists()
+
+
+def test_a_report_of_no_sweep_is_refused_in_one_message(here, capsys):
+    assert main(["report", "sweeps=v2_table33"]) == 2
+    assert "v2_table3" in capsys.readouterr().err
+
+
+# ---- the README -----------------------------------------------------------------------------------------------------
+def test_kept_numbers_go_into_the_readmes_block_of_their_command_and_nowhere_else(here, monkeypatch, capsys):
+    sweep_table3()
+    monkeypatch.setattr(files, "KEPT", here / "kept")
+    monkeypatch.setattr(files, "README", here / "README.md")
+    text = "before\n<!-- results: v2_table3,seed=0,1 -->\nold\n<!-- /results -->\nafter\n"
+    (here / "README.md").write_text(text)
+    assert main(["report", *TABLE3, "keep=true"]) == 0
+    written = (here / "README.md").read_text()
+    assert written.startswith("before\n")
+    assert written.endswith("<!-- /results -->\nafter\n")
+    assert "| ASPP-L |" in written
+    assert "old" not in written
+    assert rewritten(written) == written
+    assert (here / "kept" / "v2_table3,seed=0,1.json").exists()
+    assert kept_name("atrous sweep sweeps=v2_table3 seed=0,1") == "v2_table3,seed=0,1"
+
+
+def test_the_readmes_results_are_those_that_are_kept():
+    text = files.README.read_text()
+    assert rewritten(text) == text
+
+
+def test_a_difference_of_means_is_that_of_a_loop_over_the_draws():
+    a, b = ([parts(confusions(share, seed)) for seed in (0, 1)] for share in (0.6, 0.7))
+    found = bootstrap.difference(a, b, resamples=200, seed=3, chunk=50)
+    rng = np.random.default_rng(3)
+    drawn = []
+    for _ in range(200):
+        some = rng.integers(0, 12, 12)
+        scores = [[bootstrap.mean_iou(bootstrap.iou(each[some].sum(0))) for each in trained] for trained in (a, b)]
+        drawn.append(np.mean(scores[1]) - np.mean(scores[0]))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=1e-12)
+    one = bootstrap.compare(a[0], b[0], 200, 3).mean
+    assert bootstrap.difference(a[:1], b[:1], 200, 3).value == pytest.approx(one.value, abs=1e-15)
