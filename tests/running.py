@@ -114,6 +114,28 @@ class Signal(L.Callback):
             os.kill(os.getpid(), self.number)
 
 
+class Mishap(L.Callback):
+    """As long as no file `unless` exists, the runs of some seeds go wrong at batch `at`: one raises, one is killed."""
+
+    def __init__(self, at: int, raises: int, killed: int, unless: str):
+        self.at, self.raises, self.killed, self.unless = at, raises, killed, Path(unless)
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, index: int) -> None:
+        if index == self.at and not self.unless.exists():
+            if module.seed == self.raises:
+                raise Interrupted(f"seed {self.raises} would not")
+            if module.seed == self.killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Witness(L.Callback):
+    """<run folder>/rank<k>.txt: with which learning rate and how many companions each process trained."""
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        rate = trainer.optimizers[0].param_groups[0]["initial_lr"]
+        Path(trainer.default_root_dir, f"rank{trainer.global_rank}.txt").write_text(f"{rate} {trainer.world_size}")
+
+
 class Poison(L.Callback):
     """A weight is no number from batch `at` on."""
 

@@ -46,16 +46,20 @@ def run_name() -> str:
 
 
 def name_of(experiment: str | None, overrides: Sequence[str]) -> str:
-    aside = {*BESIDE_THE_POINT, *SWEEP_ONLY, "experiment", "seed", *(f"data.{key}" for key in WHERE["data"])}
+    return f"{experiment or 'run'}/{told_of(overrides, ('experiment',))}"
+
+
+def told_of(overrides: Sequence[str], aside: Sequence[str] = ()) -> str:
+    """What they say of what is computed, as a folder's name."""
+    out = {*BESIDE_THE_POINT, *SWEEP_ONLY, *aside, "seed", *(f"data.{key}" for key in WHERE["data"])}
     files = {o.split("=")[0][1:]: o for o in overrides if o.startswith("+") and "={" in o}  # `from_files` wrote them
     said = [o.removesuffix("=null") if o.startswith("~") else o for o in overrides]  # Hydra's sweeper says `~crf=null`
     shown = [o for o in said if o not in files.values() and o[1:].replace("/", ".") not in files]
     shown += [f"{key}={hashlib.sha256(o.encode()).hexdigest()[:8]}" for key, o in files.items()]
-    told = sorted(o for o in shown if not {key := o.lstrip("+~").split("=")[0], key.split(".")[0]} & aside)
+    told = sorted(o for o in shown if not {key := o.lstrip("+~").split("=")[0], key.split(".")[0]} & out)
     text = ",".join(told).replace("/", ".") or "default"
-    if len(text) > 120:  # folders have short names
-        text = text[:100] + "-" + hashlib.sha256(text.encode()).hexdigest()[:12]
-    return f"{experiment or 'run'}/{text}"
+    # Folders have short names.
+    return text if len(text) <= 120 else text[:100] + "-" + hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def chosen(group: str) -> str:

@@ -111,14 +111,20 @@ def test_what_was_scored_by_another_crf_is_not_in_the_table(here):
 
 
 def test_rows_that_the_papers_do_not_name_are_told_apart_by_their_words(here):
-    words = ("experiment=shapes", "model/head=largefov,aspp_s", "~crf", "seed=0")
-    assert [row["row"] for row in report(plan(words))["rows"]] == ["model/head=largefov", "model/head=aspp_s"]
-    words = ("experiment=v2_largefov", "optim.lr=0.001,0.01", "seed=0")
-    rows = [row["row"] for row in report(plan(words))["rows"]]
-    assert rows == ["LargeFOV optim.lr=0.001", "LargeFOV optim.lr=0.01"]
-    words = ("experiment=v1_largefov,v2_largefov", "seed=0")
-    names = [row["row"] for row in report(plan(words))["rows"]]
-    assert len(set(names)) == 2, names
+    assert names_of("experiment=shapes", "model/head=largefov,aspp_s", "~crf", "seed=0") == [
+        "model/head=largefov",
+        "model/head=aspp_s",
+    ]
+    assert names_of("experiment=v2_largefov", "optim.lr=0.001,0.01", "seed=0") == [
+        "LargeFOV optim.lr=0.001",
+        "LargeFOV optim.lr=0.01",
+    ]
+    two = names_of("experiment=v1_largefov,v2_largefov", "seed=0")
+    assert len(set(two)) == 2, two
+
+
+def names_of(*words: str) -> list[str]:
+    return [row["row"] for row in report(plan(words))["rows"]]
 
 
 def test_systems_that_have_no_run_here_stand_below(here):

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from atrous.config import Config
+from atrous.override import words_of
 from atrous.sweep.cell import Plan, plan
 from atrous.sweep.files import keep, show, write
 from atrous.sweep.launch import RunFailed, failures, objective
@@ -33,7 +34,7 @@ def around(words: Sequence[str]) -> Iterator[list[str]]:
     check(planned)
     failed = False
     try:
-        yield [*words, f"hydra.sweep.dir='{planned.folder}'"]
+        yield [*words, f"hydra.sweep.dir={words_of(str(planned.folder))}"]
     except RunFailed:
         failed = True
     log.info(show(planned, data := write(planned)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from enum import Enum
@@ -18,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from atrous.config import SWEEP_ONLY
 from atrous.folder import RunFolder
-from atrous.override import absences, composing, name_of, offer_sweeps, params_of
+from atrous.override import absences, composing, name_of, offer_sweeps, params_of, told_of
 
 ROOT = Path("runs/sweep")
 SCORED_BY = ("split", "list", "scales", "flip", "fuse", "slide", "crf")
@@ -186,10 +185,4 @@ def key_of(word: str) -> str:
 def sweep_name(words: Sequence[str]) -> str:
     """<sweep>/<what else was told>, the same for the same command."""
     chosen = next((word.partition("=")[2] for word in words if word.startswith("sweeps=")), None)
-    told = [
-        word for word in words if key_of(word) not in ("seed", *SWEEP_ONLY) and not key_of(word).startswith("hydra")
-    ]
-    text = ",".join(sorted(told)).replace("/", ".") or "default"
-    if len(text) > 120:
-        text = text[:100] + "-" + hashlib.sha256(text.encode()).hexdigest()[:12]
-    return f"{chosen or 'mine'}/{text}"
+    return f"{chosen or 'mine'}/{told_of(words, ('hydra', 'hydra/launcher', 'hydra/sweeper'))}"
