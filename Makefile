@@ -13,6 +13,7 @@ SEED          ?=
 RUN           ?=#          the folder of a run
 A             ?=#          for `make compare`: is run B better than run A
 B             ?=
+SWEEP         ?=#          a table of the papers, or a question: the files of sweeps/
 CRF           ?=#          v1, v2, or a file
 SEARCH        ?=
 IMAGE         ?=#          what `make crf` refines, with one of
@@ -31,7 +32,8 @@ INSTALLED := $(VENV)/.installed
 # An empty value lets Python cache its byte code: without it `import lightning` takes 11 s instead of 4.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup train evaluate compare worst predict tune-crf crf submit prepare check-data browse demo test test-all check format lock clean
+.PHONY: help setup train sweep report dashboard sync evaluate compare worst predict tune-crf crf submit prepare check-data \
+  browse demo reproduce doctor test test-all test-slurm test-cluster check format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +44,31 @@ OVERRIDES = experiment=$(DATASET) $(if $(BACKBONE),model/backbone=$(BACKBONE)) $
 
 train: $(INSTALLED) ## train DATASET=shapes [BACKBONE= HEAD= SEED= ARGS="…"], and show the result
 	@$(BIN)/atrous train $(OVERRIDES)
+
+# Only where it is asked for: without it the rows are trained on the data of their paper.
+SMALL = $(if $(filter undefined default file,$(origin DATASET)),,$(if $(filter shapes camvid,$(DATASET)),small=$(DATASET),\
+        $(error DATASET=$(DATASET): a sweep takes shapes or camvid, or without DATASET its own data)))
+OF_SWEEP = $(if $(SWEEP),sweeps=$(SWEEP)) $(SMALL) $(if $(SEED),seed=$(SEED)) $(if $(ROOT),data.root=$(ROOT)) $(ARGS)
+
+sweep: $(INSTALLED) ## a paper's table, run by run, and continued: SWEEP=v2_table3 [DATASET=shapes SEED=0,1 ARGS="dry_run=true"]
+	@$(BIN)/atrous sweep $(OF_SWEEP)
+
+report: $(INSTALLED) ## its table and its page, also while it runs: SWEEP=v2_table3 [DATASET= SEED= ARGS="keep=true"]
+	@$(BIN)/atrous report $(OF_SWEEP)
+
+dashboard: $(INSTALLED) ## its page in W&B, or the page's specification: SWEEP=v2_table3 [DATASET= SEED= ARGS=]
+	@$(BIN)/python -c 'import sys, importlib.util; sys.exit(importlib.util.find_spec("wandb_workspaces") is None)' || \
+	  $(INSTALL) --override requirements.lock wandb-workspaces==0.4.13
+	@$(BIN)/atrous dashboard $(OF_SWEEP)
+
+sync: $(INSTALLED) ## send to W&B what runs have kept on this disk [ARGS="runs=…"]
+	@$(BIN)/atrous sync $(ARGS)
+
+reproduce: $(INSTALLED) ## a run again, from its folder alone, and whether it is the same: RUN=runs/… [OUT=]
+	@$(BIN)/atrous reproduce $(if $(RUN),'run=$(RUN)') $(if $(OUT),'out=$(OUT)') $(ARGS)
+
+doctor: $(INSTALLED) ## what a bug report needs, and what looks wrong here [OUT=]
+	@$(BIN)/atrous doctor $(if $(OUT),'out=$(OUT)') $(ARGS)
 
 evaluate: $(INSTALLED) ## a trained network scored, before and after a CRF: RUN=runs/… [CRF=v1 ARGS="split=val"]
 	@$(BIN)/atrous evaluate $(if $(RUN),'run=$(RUN)') $(if $(CRF),'crf=$(CRF)') $(ARGS)
@@ -121,6 +148,13 @@ test: $(INSTALLED) ## the quick suite
 
 test-all: $(INSTALLED) ## every test, the slow ones too
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+test-slurm: $(INSTALLED) ## a sweep on a SLURM of this machine alone: needs Debian's slurm-wlm and munge, and root
+	@PYTHON=$(abspath $(BIN))/python tests/slurm/run.sh
+
+test-cluster: $(INSTALLED) ## a sweep on Ray (installed for it) and on submitit's local executor
+	@$(INSTALL) --override requirements.lock hydra-ray-launcher==1.2.2 ray==2.60.0
+	@$(BIN)/python -m pytest -q tests/sweep/test_launchers.py $(ARGS)
 
 check: $(INSTALLED) ## lint, format, types, import layers
 	@$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from atrous.bootstrap import parts
+from atrous.digest import of_file
 from atrous.metric import Scores
 from atrous.sweep.cell import Cell, plan
 
@@ -79,7 +80,11 @@ def evaluate(cell: Cell, result: dict[str, Any], matrices: Sequence[np.ndarray |
     folder = cell.path / "evaluate" / name
     folder.mkdir(parents=True)
     trimap = {"width": list(range(1, 41)), "mean_iou": [0.3 + 0.01 * width for width in range(40)]}
-    told = {"trimap": trimap, "trimap_crf": trimap if result["scores_crf"] else None}
+    told = {
+        "of": of_file(cell.path / "result.json"),
+        "trimap": trimap,
+        "trimap_crf": trimap if result["scores_crf"] else None,
+    }
     (folder / "result.json").write_text(json.dumps(result | told))
     found = {f"parts{end}": parts(each) for end, each in zip(("", "_crf"), matrices) if each is not None}
     file = io.BytesIO()

@@ -172,6 +172,8 @@ def _run(verb: str, words: list[str]) -> int:
             raise failures[0]
     except KeyboardInterrupt:
         return 130
+    except SystemExit as stop:  # a signal's, a sweep's
+        return int(stop.code or 0)
     except Exception as error:
         told = None if os.environ.get("ATROUS_TRACEBACK") else tell(error)
         if told is None:

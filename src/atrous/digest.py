@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 
@@ -24,3 +25,8 @@ def differing(there: Any, here: Any) -> str:
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     told = ", ".join(f"{key}: {old.get(key, '-')} there, {new.get(key, '-')} here" for key in keys[:4])
     return told + (", …" if len(keys) > 4 else "")
+
+
+def of_file(path: Path) -> str | None:
+    """A short name for what it holds; None where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -190,9 +191,20 @@ def misunderstood(overrides: Sequence[str], config_name: str = "config") -> str 
         problem = _wrong_choice(override, groups)
         if problem:
             return problem
+    if problem := _missing_sweeper(overrides):
+        return problem
     if "experiment" in groups and not any(o.key_or_group == "experiment" for o in chosen):
-        return f"which experiment? experiment=… is one of: {', '.join(groups['experiment'])}"
+        sweeps = f"which sweep? sweeps=… is one of: {', '.join(groups['sweeps'])}; or\n" if "sweeps" in groups else ""
+        return f"{sweeps}which experiment? experiment=… is one of: {', '.join(groups['experiment'])}"
     return _wrong_value([o for o in parsed if o not in chosen], chosen, groups, config_name)
+
+
+def _missing_sweeper(overrides: Sequence[str]) -> str | None:
+    files = [SWEEPS / f"{o.partition('=')[2]}.yaml" for o in overrides if o.startswith("sweeps=")]
+    by_file = any("/hydra/sweeper: optuna" in path.read_text() for path in files if path.exists())
+    if (by_file or "hydra/sweeper=optuna" in overrides) and find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
+        return "hydra/sweeper=optuna needs the package hydra-optuna-sweeper: pip install 'atrous[search]'"
+    return None
 
 
 @cache

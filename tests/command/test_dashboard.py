@@ -6,6 +6,7 @@ from running import MINIATURE, atrous, run_plain
 from wandb_server import wandb_server
 
 from atrous.__main__ import main
+from atrous.digest import of_file
 from atrous.override import absences
 from atrous.sweep.cell import plan
 
@@ -27,7 +28,8 @@ def swept(tmp_path_factory):
         path.parent.mkdir(parents=True)
         trimap = {"width": list(range(1, 41)), "mean_iou": [0.01 * width for width in range(1, 41)]}
         result = json.loads((first.path / "result.json").read_text())
-        path.write_text(json.dumps(result | {"trimap": trimap, "trimap_crf": None}))
+        told = {"of": of_file(first.path / "result.json"), "trimap": trimap, "trimap_crf": None}
+        path.write_text(json.dumps(result | told))
     return folder
 
 

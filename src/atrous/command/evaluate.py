@@ -19,6 +19,7 @@ from atrous import bootstrap, chart
 from atrous.build import plain
 from atrous.callback.result import class_table, protocol, warn_of_choice
 from atrous.data.parallel import cores
+from atrous.digest import of_file
 from atrous.disk import out_folder, write_whole
 from atrous.metric import Counts
 from atrous.table import text
@@ -52,6 +53,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
         "protocol": {"dataset": trial.dataset["_target_"]}
         | protocol(trial.split, trial.probs.split, indices, node, trial.trained.precision, trial.trained.view)
         | {"left_out": len(trial.probs.split) - len(indices), "weights": str(trial.trained.weights)},
+        "of": of_file(trial.trained.home / "result.json"),
     }
     tally = trial.tally if team.world == 1 else Tally(trial.probs, trial.tally.folder)  # with what the others counted
     write_whole(folder / "pictures.npz", of_pictures(trial, tally, indices, refined=node is not None))

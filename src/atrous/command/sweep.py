@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from atrous.config import Config
 from atrous.override import words_of
-from atrous.sweep.cell import Plan, plan
+from atrous.sweep.cell import Plan, key_of, plan
 from atrous.sweep.files import keep, show, write
 from atrous.sweep.launch import RunFailed, failures, objective
 
@@ -32,16 +32,39 @@ def around(words: Sequence[str]) -> Iterator[list[str]]:
     """All of a sweep: what must be known before it starts, and its table at the end, however it ended."""
     planned = plan(words)
     check(planned)
-    failed = False
+    if planned.cfg.dry_run:
+        from atrous.sweep.estimate import tell
+
+        log.info(tell(planned))
+        raise SystemExit(0)
     try:
-        yield [*words, f"hydra.sweep.dir={words_of(str(planned.folder))}"]
-    except RunFailed:
-        failed = True
+        yield [*words, f"hydra.sweep.dir={words_of(str(planned.folder))}", *searching(planned)]
+    except Exception as error:
+        if not (isinstance(error, RunFailed) or failures):  # a search has none to name the best of
+            raise
+        failures.append(str(error))
+    planned = plan(words)
     log.info(show(planned, data := write(planned)))
     if planned.cfg.keep:
         log.info("kept in " + " and ".join(map(str, keep(data))))
-    if failed or failures:
+    if failures:
         raise SystemExit(1)
+
+
+def searching(planned: Plan) -> list[str]:
+    """What a search by Optuna must be told, unless the user tells otherwise: that more is better; to go on where
+    runs fail; and to choose the same runs again when it is begun again, of which those that have ended give their
+    scores at once."""
+    if not planned.searches:
+        return []
+    usual = {"direction": "maximize", "max_failure_rate": 1, "sampler.seed": 0}
+    told = {key_of(word).removeprefix("hydra.sweeper.") for word in planned.words}
+    known = {key: OmegaConf.select(planned.cfg.hydra.sweeper, key, default=OmegaConf) for key in usual}
+    return [
+        f"hydra.sweeper.{key}={value}"
+        for key, value in usual.items()
+        if key not in told and known[key] is not OmegaConf
+    ]
 
 
 def check(planned: Plan) -> None:

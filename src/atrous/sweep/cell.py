@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +17,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from atrous.config import SWEEP_ONLY
+from atrous.digest import of_file
+from atrous.disk import append_lines
 from atrous.folder import RunFolder
-from atrous.override import absences, composing, name_of, offer_sweeps, params_of, told_of
+from atrous.override import absences, composing, first_of, name_of, offer_sweeps, params_of, told_of
 
 ROOT = Path("runs/sweep")
+BEGUN = "runs.jsonl"
 SCORED_BY = ("split", "list", "scales", "flip", "fuse", "slide", "crf")
 
 
@@ -90,14 +94,14 @@ class Cell:
         return (State.interrupted if folder.last.exists() else State.missing), ""
 
     def evaluation(self) -> Path | None:
-        """The folder in which `atrous evaluate` has scored this run since it was trained, as it scores itself."""
+        """The folder in which `atrous evaluate` has scored this very result, as the run scores itself."""
         result = self.folder.finished()
         if result is None:
             return None
-        since = (self.path / "result.json").stat().st_mtime
+        this = of_file(self.path / "result.json")
         for path in sorted(self.path.glob("evaluate/*/result.json")):
-            there = json.loads(path.read_text())["protocol"]
-            if path.stat().st_mtime >= since and all(there.get(key) == result["protocol"][key] for key in SCORED_BY):
+            there = json.loads(path.read_text())
+            if there.get("of") == this and all(there["protocol"].get(k) == result["protocol"][k] for k in SCORED_BY):
                 return path.parent
         return None
 
@@ -127,6 +131,11 @@ class Plan(NamedTuple):
     def launcher(self) -> str:
         return str(self.cfg.hydra.runtime.choices["hydra/launcher"])
 
+    @property
+    def searches(self) -> bool:
+        """Its runs are not known before those are that come first."""
+        return str(self.cfg.hydra.runtime.choices["hydra/sweeper"]) != "basic"
+
     def rows(self) -> dict[str, list[Cell]]:
         """The cells of each row, in the order of the sweep."""
         rows: dict[str, list[Cell]] = {}
@@ -138,12 +147,36 @@ class Plan(NamedTuple):
 def plan(words: Sequence[str]) -> Plan:
     """Of `atrous sweep *words`."""
     offer_sweeps()
-    combinations = combine(words)
-    single = [word for word in words if word.startswith(("hydra", "+hydra"))]
     with composing():
-        cfg = compose("sweep", [*combinations[0], *single], return_hydra_config=True)
-    cells = make_cells(combinations)
-    return Plan(tuple(words), cfg, cells)
+        cfg = compose("sweep", one_of(words), return_hydra_config=True)
+    planned = Plan(tuple(words), cfg, [])
+    combinations = begun(planned.folder) if planned.searches else combine(words)
+    return planned._replace(cells=make_cells(combinations))
+
+
+def one_of(words: Sequence[str]) -> list[str]:
+    """The words of one of its runs, and those that say how all are run; without what a search chooses."""
+    own = [f"{key}={value}" for key, value in params_of(words).items()]
+    found = {}
+    for override in OverridesParser.create().parse_overrides([*own, *words]):
+        if not override.is_sweep_override() or override.is_discrete_sweep():
+            found[override.get_key_element()] = first_of(override)
+    return list(found.values())
+
+
+def note_begun(folder: Path, combinations: Sequence[Sequence[str]]) -> None:
+    """What a search has chosen to run: only its folder tells."""
+    folder.mkdir(parents=True, exist_ok=True)
+    known = begun(folder)
+    append_lines(folder / BEGUN, [json.dumps(list(words)) for words in combinations if list(words) not in known])
+
+
+def begun(folder: Path) -> list[list[str]]:
+    found = []
+    for line in (folder / BEGUN).read_text().splitlines() if (folder / BEGUN).exists() else ():
+        with suppress(json.JSONDecodeError):  # a torn line
+            found.append(json.loads(line))
+    return found
 
 
 def combine(words: Sequence[str]) -> list[list[str]]:
@@ -161,7 +194,7 @@ def make_cells(combinations: Sequence[Sequence[str]]) -> list[Cell]:
     """Each run once: rows that a small dataset makes alike are one."""
     with composing():
         made = [make_cell(words) for words in combinations]
-    common = frozenset.intersection(*(frozenset(cell.words) for cell in made))
+    common = frozenset.intersection(*(frozenset(cell.words) for cell in made)) if made else frozenset()
     for cell in made:
         cell.common = common
     return list({str(cell.path): cell for cell in made}.values())

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from atrous.override import check_number, words_of
 from atrous.sweep.board import Board
-from atrous.sweep.cell import ROOT, Cell, State, make_cells
+from atrous.sweep.cell import ROOT, Cell, State, make_cells, note_begun
 from atrous.sweep.pool import Job, Pool
 
 
@@ -32,6 +32,7 @@ def launch(
 ) -> list[JobReturn]:
     cells = make_cells(combinations)
     folder = Path(cfg.hydra.sweep.dir)
+    note_begun(folder, combinations)
     todo = [cell for cell in cells if not complete(cell, cfg.evaluate)]
     if not todo:
         print(f"all {len(cells)} runs are complete", flush=True)

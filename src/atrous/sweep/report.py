@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -44,6 +45,8 @@ def report(planned: Plan) -> dict[str, Any]:
     """All that the tables and the page tell, in % and in fixed order: of the same runs always the same."""
     rows = [row_of(cells) for cells in planned.rows().values()]
     name_rows(rows)
+    if planned.searches:
+        rows.sort(key=score, reverse=True)
     for above, row in pairwise(rows):
         row["above"] = {end: compared(above, row, end) for end in ENDS}
     protocols = mark_protocols(rows)
@@ -60,6 +63,12 @@ def report(planned: Plan) -> dict[str, Any]:
         "others": [dict(other) for other in table.others] if table else [],
         "protocols": protocols,
     }
+
+
+def score(row: dict[str, Any]) -> float:
+    """By which a search ranks its runs."""
+    found = row["miou_crf"] or row["miou"]
+    return found["mean"] if found else -1.0
 
 
 # ---- one row --------------------------------------------------------------------------------------------------------
@@ -173,6 +182,9 @@ def rounded(value: float) -> float:
 def name_rows(rows: list[dict[str, Any]]) -> None:
     """By the publication's name, and by what else was told of a row where that alone does not tell it from another."""
     for row in rows:
+        row["words"] = [
+            re.sub(r"\d+\.\d{5,}(e-?\d+)?", lambda value: f"{float(value[0]):.4g}", w) for w in row["words"]
+        ]
         row["row"] = row["row"] or (row["experiment"] if not row["words"] else "")
     for tell in (
         lambda row: " ".join([row["row"], *row["words"]]).strip(),
