@@ -10,18 +10,22 @@ from atrous.override import absences
 from atrous.sweep.cell import plan
 
 USUAL = [word for word in MINIATURE if not word.startswith("trainer.max_steps")]
-WORDS = [*USUAL, "trainer.max_steps=6", "evaluate=false"]
+WORDS = [*USUAL, "trainer.max_steps=6"]
 
 
 def sweep_four(folder: Path, *launcher: str) -> None:
     words = [*WORDS, "model/head=largefov,aspp_s", "seed=0,1", *launcher]
     done = atrous("sweep", *words, cwd=folder, timeout=280)
     assert done.returncode == 0, done.stderr
-    assert len(list(folder.glob("runs/**/result.json"))) == 4
-    cells = plan(absences(words, "sweep")).cells
+    assert len(list(folder.glob("runs/**/seed?/result.json"))) == 4
+    planned = plan(absences(words, "sweep"))
+    cells = planned.cells
     assert len(cells) == 4
+    assert (folder / planned.folder / "index.html").exists()
     for cell in cells:  # by the hash of what `atrous train` would make of the same words
         assert json.loads((folder / cell.path / "result.json").read_text())["config_hash"] == cell.folder.digest
+        assert list((folder / cell.path).glob("evaluate/*/pictures.npz"))  # scored as under our own launcher
+        assert not (folder / cell.path / "probs").exists()
     again = atrous("train", *cells[-1].words, cwd=folder)
     assert again.returncode == 0, again.stderr
     assert "this run is complete" in again.stdout

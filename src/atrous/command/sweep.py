@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,20 +13,29 @@ from omegaconf import DictConfig, OmegaConf
 
 from atrous.config import Config
 from atrous.override import words_of
-from atrous.sweep.cell import Plan, key_of, plan
+from atrous.sweep.cell import Cell, Plan, key_of, plan
 from atrous.sweep.files import keep, show, write
-from atrous.sweep.launch import RunFailed, failures, objective
+from atrous.sweep.launch import RunFailed, evaluation, failures, forget_probabilities, objective
 
 log = logging.getLogger("atrous")
 
 
 def sweep(cfg: DictConfig) -> float | None:
-    """One run, within another launcher's process; ours starts `atrous train`."""
+    """One run, within another launcher's process; ours starts `atrous train` and `atrous evaluate`."""
     from atrous.run import train
 
     run: Any = OmegaConf.masked_copy(cfg, list(Config.__dataclass_fields__))
     result = train(run)
-    return None if result is None else objective(result)
+    if result is None:  # not the first of its processes
+        return None
+    cell = Cell((), run)
+    if cfg.evaluate and cell.evaluation() is None:
+        done = subprocess.run([sys.executable, "-m", "atrous", *evaluation(cell)])
+        if done.returncode:
+            cell.folder.note_failure(f"atrous evaluate ended with exit code {done.returncode}")
+            raise RunFailed(f"{cell.path} could not be evaluated")
+        forget_probabilities(cell.path)
+    return objective(result)
 
 
 @contextmanager

@@ -79,12 +79,17 @@ def make_job(cell: Cell, cfg: DictConfig, folder: Path, devices: int) -> Job:
     train = ["train", *cell.words] + (["resume=never"] if state is State.changed else [])
     steps = [] if state is State.finished else [train]
     if cfg.evaluate:
-        crf = cell.config["crf"]
-        steps.append(["evaluate", f"run={cell.path}", *([] if crf is None else ["~crf", f"+crf={words_of(crf)}"])])
+        steps.append(evaluation(cell))
     log = folder / "log" / f"{cell.title.replace('/', '.').replace(' ', ',')}.log"
     group = {"WANDB_RUN_GROUP": folder.relative_to(ROOT).as_posix()} if folder.is_relative_to(ROOT) else {}
     done = partial(forget_probabilities, cell.path)
     return Job(cell.title, steps, log, devices, environment=group, done=done)
+
+
+def evaluation(cell: Cell) -> list[str]:
+    """With the run's own CRF."""
+    crf = cell.config["crf"]
+    return ["evaluate", f"run={cell.path}", *([] if crf is None else ["~crf", f"+crf={words_of(crf)}"])]
 
 
 def forget_probabilities(run: Path) -> None:

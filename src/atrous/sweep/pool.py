@@ -60,7 +60,8 @@ class Job:
         return all(job.took for job in self.after)
 
     def listen(self) -> None:
-        self.told = last_line(self.log) or self.told
+        line = last_line(self.log)
+        self.told = "" if line.startswith("$ ") else line or self.told
         if self.step:
             self.share = TRAINING
         elif found := PROGRESS.search(self.told):
