@@ -48,9 +48,11 @@ train: $(INSTALLED) ## train DATASET=shapes [BACKBONE= HEAD= SEED= ARGS="…"], 
 # Only where it is asked for: without it the rows are trained on the data of their paper.
 SMALL = $(if $(filter undefined default file,$(origin DATASET)),,$(if $(filter shapes camvid,$(DATASET)),small=$(DATASET),\
         $(error DATASET=$(DATASET): a sweep takes shapes or camvid, or without DATASET its own data)))
-OF_SWEEP = $(if $(SWEEP),sweeps=$(SWEEP)) $(SMALL) $(if $(SEED),seed=$(SEED)) $(if $(ROOT),data.root=$(ROOT)) $(ARGS)
+TWO_SEEDS := 0,1
+SEEDS = $(if $(SEED),seed=$(SEED),$(if $(SMALL),seed=$(TWO_SEEDS)))
+OF_SWEEP = $(if $(SWEEP),sweeps=$(SWEEP)) $(SMALL) $(SEEDS) $(if $(ROOT),data.root=$(ROOT)) $(ARGS)
 
-sweep: $(INSTALLED) ## a paper's table, run by run, and continued: SWEEP=v2_table3 [DATASET=shapes SEED=0,1 ARGS="dry_run=true"]
+sweep: $(INSTALLED) ## a paper's table, run by run, and continued: SWEEP=v2_table3 [DATASET=shapes SEED= ARGS="dry_run=true"]
 	@$(BIN)/atrous sweep $(OF_SWEEP)
 
 report: $(INSTALLED) ## its table and its page, also while it runs: SWEEP=v2_table3 [DATASET= SEED= ARGS="keep=true"]
