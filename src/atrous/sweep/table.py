@@ -33,6 +33,8 @@ def columns(data: dict[str, Any]) -> list[Column]:
         Column("seeds", lambda row: f"{len(row['seeds'])}/{len(row['cells'])}" if "cells" in row else ""),
         Column("protocol", lambda row: ", ".join(row["protocol"]) if "cells" in row else ""),
     ]
+    if len(data["protocols"]) < 2:
+        all_columns.pop()
     return [all_columns[0], *(c for c in all_columns[1:] if any(c.cell(row) for row in every(data)))]
 
 
@@ -42,7 +44,7 @@ def of_end(end: str, measure: str) -> list[Column]:
         Column(f"{measure}, CRF" if end else measure, lambda row: ours(row, end)),
         Column("published", lambda row: published(row, end)),
         Column("difference", lambda row: signed(row[f"difference{end}"])),
-        Column("to the row above", lambda row: interval(row["above"][end])),
+        Column("vs above", lambda row: interval(row["above"][end])),
     ]
 
 
@@ -96,9 +98,9 @@ def notes(data: dict[str, Any]) -> list[str]:
     told = [f"{data['title']}. Numbers in %."]
     if any(row[f"miou{end}"] and row[f"miou{end}"]["deviation"] is not None for row in rows for end in ENDS):
         told.append("± is the standard deviation over the seeds.")
-    if "to the row above" in headings:
+    if "vs above" in headings:
         told.append(
-            "To the row above: the 95 % interval of a paired bootstrap over the pictures; * where it leaves out zero. "
+            "vs above: the difference to the row above, and the 95 % interval of a paired bootstrap over the pictures; * where it leaves out zero. "
             "It tells of the pictures, the deviation of the seeds."
         )
     if "GFLOPs" in headings:
@@ -108,7 +110,8 @@ def notes(data: dict[str, Any]) -> list[str]:
         )
     if "published" in headings and not all(row["comparable"] for row in rows):
         told.append("In brackets: published for other data, and no measure for these numbers.")
-    told += [f"Protocol {mark}: {protocol(how)}." for mark, how in data["protocols"].items()]
+    one = len(data["protocols"]) == 1
+    told += [f"Protocol{'' if one else f' {mark}'}: {protocol(how)}." for mark, how in data["protocols"].items()]
     for differs, names in differences(rows).items():
         told.append(f"{'All rows' if len(names) == len(rows) > 1 else ', '.join(names)}: {differs.rstrip('.')}.")
     told += [f"{other['row']}: {other['source']}." for other in data["others"] if other.get("source")]
@@ -125,12 +128,16 @@ def differences(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def lacks(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """One for each run that has no result."""
+    """What has no result: runs of a row that lack it for the same reason are told together."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for row in rows:
+        for cell in row["cells"]:
+            if cell["state"] != "finished":
+                why = f"{cell['state']}: {cell['told']}" if cell["told"] else cell["state"]
+                found.setdefault((row["row"], why), []).append(cell["seed"])
     return [
-        f"{row['row']}, seed {cell['seed']}: {cell['state']}{': ' if cell['told'] else ''}{cell['told'] or ''}."
-        for row in rows
-        for cell in row["cells"]
-        if cell["state"] != "finished"
+        f"{row}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}: {why.rstrip('.')}."
+        for (row, why), seeds in found.items()
     ]
 
 
