@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,19 +44,20 @@ def tell(planned: Plan) -> str:
     cells = planned.cells if not planned.searches else trials(planned)
     todo = [cell for cell in cells if not complete(cell, planned.cfg.evaluate)]
     lines, seconds, needed, room = [], 0.0, 0, 0
+    slots, gpus = devices(planned.cfg.hydra.launcher.get("jobs"), per_job(planned, todo), len(todo))
     timed: dict[str, Timing] = {}
     for row in rows_of(cells):
         left = sum(iterations_left(cell) for cell in row if cell in todo)
         line = [row[0].title.rpartition(" seed=")[0], states(row, todo), f"{left:,}"]
         if left:
             pictures = pictures_of(row[0])
-            timing = timed_once(timed, row[0], pictures, devices_of(row[0], asked(planned)))
+            with sharing_cores(len(slots)):
+                timing = timed_once(timed, row[0], pictures, devices_of(row[0], asked(planned)))
             seconds += left * timing.seconds
             needed += sum(checkpoints(timing.parameters) for cell in row if not cell.folder.last.exists())
             room = max(room, probabilities(pictures) if planned.cfg.evaluate else 0)
             line += [per_step(timing), duration(left * timing.seconds)]
         lines.append(line)
-    slots, gpus = devices(planned.cfg.hydra.launcher.get("jobs"), 1)
     return "\n".join(
         [table(lines), *totals(planned, todo, seconds / at_once(planned, todo, slots), needed, room, gpus)]
     )
@@ -92,6 +94,19 @@ def iterations_left(cell: Cell) -> int:
 
 
 # ---- time -----------------------------------------------------------------------------------------------------------
+@contextmanager
+def sharing_cores(slots: int) -> Iterator[None]:
+    """A run is timed on as many cores as it will have."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // max(slots, 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def pictures_of(cell: Cell) -> Pictures:
     """Where the files are not there, what is known without them."""
     from atrous.build import build_files
@@ -203,8 +218,11 @@ def asked(planned: Plan) -> int | None:
 
 def at_once(planned: Plan, todo: Sequence[Cell], slots: Sequence[str]) -> float:
     """How many runs this machine trains at a time."""
-    per_job = max((devices_of(cell, asked(planned)) for cell in todo), default=1)
-    return max(1, min(len(slots) // per_job, len(todo)))
+    return max(1, min(len(slots) // per_job(planned, todo), len(todo)))
+
+
+def per_job(planned: Plan, todo: Sequence[Cell]) -> int:
+    return max((devices_of(cell, asked(planned)) for cell in todo), default=1)
 
 
 def per_step(timing: Timing) -> str:

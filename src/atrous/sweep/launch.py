@@ -23,6 +23,9 @@ class RunFailed(RuntimeError):
     """Of one of the runs; the others went on. A sweep that searches learns it as a trial that failed."""
 
 
+MEMORY = 4e9
+"""Bytes that a run on a CPU is given at least."""
+
 failures: list[str] = []
 """Titles of the runs that failed: a search ends well nevertheless, and its command should not."""
 
@@ -39,7 +42,7 @@ def launch(
         return [job_return(cell) for cell in cells]
     check_unchanged(todo, cfg.force)
     per_job = {str(cell.path): devices_of(cell, devices_per_job) for cell in todo}
-    slots, gpus = devices(jobs, max(per_job.values(), default=1))
+    slots, gpus = devices(jobs, max(per_job.values(), default=1), len(todo))
     made = [make_job(cell, cfg, folder, per_job[str(cell.path)]) for cell in todo]
     for cell, job in zip(todo, made):
         job.after = [other for begun, other in zip(todo, made) if begins_with(cell, begun)]
@@ -122,8 +125,9 @@ def gpus_here() -> list[str]:
     return [number.strip() for number in told.split(",")][:count] if told else [str(i) for i in range(count)]
 
 
-def devices(jobs: int | None, per_job: int) -> tuple[list[str], bool]:
-    """The slots of a pool, and whether they are GPUs."""
+def devices(jobs: int | None, per_job: int, runs: int) -> tuple[list[str], bool]:
+    """The slots of a pool, and whether they are GPUs. Runs of one core each come farther together than one after the
+    other on all cores, as long as the memory holds them."""
     if jobs is not None:
         check_number("hydra.launcher.jobs", jobs, 1)
     gpus = gpus_here()
@@ -132,7 +136,8 @@ def devices(jobs: int | None, per_job: int) -> tuple[list[str], bool]:
             raise ValueError(f"a run of this sweep wants {per_job} GPUs, this machine has {len(gpus)}")
         return gpus[: jobs * per_job] if jobs else gpus, True
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    at_once = jobs or max(1, cores // (2 * per_job))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    at_once = jobs or max(1, min(cores // per_job, int(memory // MEMORY), runs))
     return [f"cores {i}" for i in range(at_once * per_job)], False
 
 

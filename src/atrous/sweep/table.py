@@ -100,8 +100,8 @@ def notes(data: dict[str, Any]) -> list[str]:
         told.append("± is the standard deviation over the seeds.")
     if "vs above" in headings:
         told.append(
-            "vs above: the difference to the row above, and the 95 % interval of a paired bootstrap over the pictures; * where it leaves out zero. "
-            "It tells of the pictures, the deviation of the seeds."
+            "vs above: the difference to the row above, with the 95 % interval of a paired bootstrap over the "
+            "pictures; * where it leaves out zero. It tells of the pictures, the deviation of the seeds."
         )
     if "GFLOPs" in headings:
         told.append(

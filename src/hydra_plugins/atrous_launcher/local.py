@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 class LocalConf:
     _target_: str = "hydra_plugins.atrous_launcher.local.LocalLauncher"
     devices_per_job: int | None = None  # GPUs, or shares of the cores; null: the run's trainer.devices
-    jobs: int | None = None  # at a time; null: as many as have devices, on a CPU one for each two cores
+    jobs: int | None = None  # at a time; null: as many as have devices; on a CPU a core and 4 GB for each
     grace: float = 120.0  # seconds to save after a signal, before a run is killed
 
 
