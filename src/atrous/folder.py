@@ -173,6 +173,7 @@ def environment() -> tuple[dict[str, Any], str]:
         "python": platform.python_version(),
         "machine": platform.platform(),
         "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "packages": {d.name: d.version for d in sorted(metadata.distributions(), key=lambda d: d.name.lower())},
     }

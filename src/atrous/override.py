@@ -261,12 +261,20 @@ def _wrong_value(
         node, there = _look_up(base, key)
         if not there:
             return _unknown(key, base, groups)
-        if override.is_delete() or override.is_sweep_override():
-            continue
-        problem = _wrong_type(key, node, override.value(), groups, OmegaConf.get_type(base))
-        if problem and not (isinstance(override.value(), float) and _takes_fractions(base, key)):
-            return problem
+        for value in _values(override):
+            problem = _wrong_type(key, node, value, groups, OmegaConf.get_type(base))
+            if problem and not (isinstance(value, float) and _takes_fractions(base, key)):
+                return problem
     return None
+
+
+def _values(override: Override) -> list[Any]:
+    """All that it goes through; nothing of what a search chooses from an interval."""
+    if override.is_delete():
+        return []
+    if not override.is_sweep_override():
+        return [override.value()]
+    return [Override._convert_value(v) for v in override.sweep_iterator()] if override.is_discrete_sweep() else []
 
 
 def first_of(override: Override) -> str:

@@ -209,3 +209,17 @@ def test_of_a_log_the_last_whole_line_is_shown(tmp_path):
     assert last_line(path) == ""
     path.write_text("one\ntwo\n\n")
     assert last_line(path) == "two"
+
+
+def test_pictures_that_are_not_there_are_told_once_before_any_run_begins(here, capsys):
+    assert main(["sweep", "sweeps=v2_table3"]) == 2
+    told = capsys.readouterr().err
+    assert "no voc at" in told
+    assert told.count("VOCtrainval") == 1
+    assert not list(here.iterdir())
+
+
+def test_each_of_the_values_that_a_sweep_goes_through_is_checked(here, capsys):
+    assert main(["sweep", *words("optim.lr=0.1,much")]) == 2
+    assert "`optim.lr` is a number (0.1 unless set); got 'much'" in capsys.readouterr().err
+    assert main(["sweep", *words("model.backbone.width=range(8,16,4)", "dry_run=true")]) == 0

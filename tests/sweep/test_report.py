@@ -67,6 +67,13 @@ def test_on_other_data_the_published_number_is_in_brackets_and_no_measure(here):
     assert "In brackets: published for other data" in text
 
 
+def test_a_row_that_is_trained_on_other_pictures_than_its_papers_is_not_compared_with_it(here):
+    (row,) = report(plan(("experiment=v2_largefov", "data=shapes", "seed=0")))["rows"]
+    assert not row["comparable"]
+    (row,) = report(plan(("experiment=v2_largefov", "seed=0")))["rows"]
+    assert row["comparable"]
+
+
 def test_rows_without_a_result_say_so(here):
     cells = cells_of("sweeps=v2_table3", "seed=0")
     cells[0].folder.note_failure("ValueError: no pictures at data/voc")

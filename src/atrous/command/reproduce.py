@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -29,6 +31,7 @@ def reproduce(cfg: DictConfig) -> dict[str, Any]:
     run = Path(str(cfg.run)).expanduser()
     config, before = read(run)
     check_trusted(config, run, cfg.trust)
+    as_many_threads(run)
     differs = differences(run)
     folder = out_folder(cfg.out, run / "reproduce")
     if folder.resolve() == run.resolve():
@@ -87,6 +90,14 @@ def elsewhere(config: dict[str, Any], folder: Path) -> Any:
     return OmegaConf.merge(OmegaConf.structured(Config), config | told | {"run_dir": str(folder), "resume": "auto"})
 
 
+def as_many_threads(run: Path) -> None:
+    """Sums of floating-point numbers depend on how many shared them: a sweep's run may have had a single core."""
+    path = run / "environment.json"
+    threads = json.loads(path.read_text()).get("threads") if path.exists() else None
+    if threads and threads <= (os.cpu_count() or 1):
+        torch.set_num_threads(threads)
+
+
 # ---- what is another today ------------------------------------------------------------------------------------------
 def differences(run: Path) -> dict[str, list[Any]]:
     """{what: [then, now]}, of what the run ran on and from what."""
@@ -95,8 +106,8 @@ def differences(run: Path) -> dict[str, list[Any]]:
         return {}
     then: dict[str, Any] = json.loads(path.read_text())
     now, diff = environment()
-    keys = ("commit", "python", "machine", "cores", "gpus")
-    found = {key: [then.get(key), now[key]] for key in keys if then.get(key) != now[key]}
+    keys = ("commit", "python", "machine", "cores", "threads", "gpus")
+    found = {key: [then[key], now[key]] for key in keys if key in then and then[key] != now[key]}
     kept = run / "git.diff"
     if (kept.read_text() if kept.exists() else "") != diff:
         told = {True: "some", False: "none"}

@@ -7,15 +7,17 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from atrous.config import Config
+from atrous.digest import digest
 from atrous.override import words_of
 from atrous.sweep.cell import Cell, Plan, key_of, plan
 from atrous.sweep.files import keep, show, write
-from atrous.sweep.launch import RunFailed, evaluation, failures, forget_probabilities, objective
+from atrous.sweep.launch import RunFailed, begins_with, evaluation, failures, forget_probabilities, objective
 
 log = logging.getLogger("atrous")
 
@@ -79,10 +81,32 @@ def searching(planned: Plan) -> list[str]:
 
 
 def check(planned: Plan) -> None:
-    """What this launcher can't run is told before the first run starts."""
+    """What can't be run is told before the first run starts, and once."""
     from atrous.check import check_launcher
 
     told = planned.cfg.hydra.launcher
     tasks, nodes = told.get("tasks_per_node") or 1, told.get("nodes") or 1
     for cell in planned.cells:
         check_launcher(planned.launcher, cell.config["trainer"], tasks, nodes)
+    todo = [cell for cell in planned.cells if cell.folder.finished() is None]
+    check_pictures(todo)
+    if lacking := [cell for cell in todo if not has_beginning(cell, todo)]:
+        names = ", ".join(cell.title for cell in lacking)
+        log.info(f"not there yet, so that these will fail: {lacking[0].config['weights']} (weights of {names})")
+
+
+def check_pictures(cells: Sequence[Cell]) -> None:
+    from atrous.build import build_files
+
+    for data in {digest(cell.config["data"]): cell.config["data"] for cell in cells}.values():
+        files: Any = build_files(data)
+        for name in (files.train, files.val):
+            files.split(name)
+
+
+def has_beginning(cell: Cell, cells: Sequence[Cell]) -> bool:
+    """Whether its first weights are there, or will be."""
+    weights = cell.config["weights"]
+    if weights in (None, "imagenet") or any(begins_with(cell, other) for other in cells):
+        return True
+    return Path(weights).expanduser().exists()

@@ -93,6 +93,12 @@ class Cell:
             return State.failed, error
         return (State.interrupted if folder.last.exists() else State.missing), ""
 
+    def on_its_own_data(self) -> bool:
+        """Whether its pictures are those of its experiment: else what was published for that is no measure."""
+        with composing():
+            usual = compose("config", [f"experiment={self.experiment}"]) if self.experiment != "run" else self._cfg
+        return usual.data._target_ == self._cfg.data._target_
+
     def evaluation(self) -> Path | None:
         """The folder in which `atrous evaluate` has scored this very result, as the run scores itself."""
         result = self.folder.finished()

@@ -142,9 +142,10 @@ def devices(jobs: int | None, per_job: int, runs: int) -> tuple[list[str], bool]
 
 
 def tell_start(board: Board, slots: Sequence[str], gpus: bool) -> None:
-    kind = "GPU" if gpus else "share of the cores"
     told = f"{board.total} runs, {board.already} of them complete" if board.already else f"{board.total} runs"
-    print(f"{told}; {len(slots)} {kind}{'s' if len(slots) > 1 else ''} to run them on", flush=True)
+    several = "s" if len(slots) > 1 else ""
+    where = f"{len(slots)} GPU{several}" if gpus else f"{len(slots)} share{several} of the cores"
+    print(f"{told}; {where} to run them on", flush=True)
 
 
 # ---- how it ended ---------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def row_of(cells: Sequence[Cell]) -> dict[str, Any]:
         "seeds": [cell.seed for cell, _ in found],
         "cells": [cell_of(cell) for cell in cells],
         "published": {key: paper.get(key) for key in ("table", "miou", "miou_crf", "parameters", "differs")},
-        "comparable": bool(paper.get("comparable", True)),
+        "comparable": bool(paper.get("comparable", True)) and cells[0].on_its_own_data(),
         "parameters": results[0]["parameters"] if results else None,
         "gflops": gflops(cells[0], len(results[0]["scores"]["iou"])) if results else None,
         "device_hours": average(hours(result) for result in results),
