@@ -173,7 +173,9 @@ def _run(verb: str, words: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except SystemExit as stop:  # a signal's, a sweep's
-        return int(stop.code or 0)
+        if isinstance(stop.code, str):  # Python prints it
+            raise
+        return stop.code or 0
     except Exception as error:
         told = None if os.environ.get("ATROUS_TRACEBACK") else tell(error)
         if told is None:

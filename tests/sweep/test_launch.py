@@ -112,7 +112,7 @@ def test_a_run_that_can_not_be_is_told_before_any_begins(here, capsys):
     assert not list(here.glob("runs/**/config.yaml"))
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_a_signal_makes_all_runs_save_and_leaves_no_process(here, name):
     asked = words(*LONG, "seed=0,1", "hydra.launcher.jobs=2")
     process = subprocess.Popen(

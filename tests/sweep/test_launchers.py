@@ -24,20 +24,23 @@ def sweep_four(folder: Path, *launcher: str) -> None:
     assert (folder / planned.folder / "index.html").exists()
     for cell in cells:  # by the hash of what `atrous train` would make of the same words
         assert json.loads((folder / cell.path / "result.json").read_text())["config_hash"] == cell.folder.digest
-        assert list((folder / cell.path).glob("evaluate/*/pictures.npz"))  # scored as under our own launcher
+        # Scored as under our own launcher, where that was asked.
+        assert len(list((folder / cell.path).glob("evaluate/*/pictures.npz"))) == planned.cfg.evaluate
         assert not (folder / cell.path / "probs").exists()
     again = atrous("train", *cells[-1].words, cwd=folder)
     assert again.returncode == 0, again.stderr
     assert "this run is complete" in again.stdout
 
 
-def test_submitit_trains_the_runs_of_atrous_train_in_their_folders(tmp_path):
+@pytest.mark.parametrize("evaluate", ["false", pytest.param("true", marks=pytest.mark.slow)])
+def test_submitit_trains_the_runs_of_atrous_train_in_their_folders(tmp_path, evaluate):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    sweep_four(tmp_path, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5")
+    here = ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5", f"evaluate={evaluate}")
+    sweep_four(tmp_path, *here)
 
 
 @pytest.mark.slow
 def test_a_ray_cluster_trains_the_runs_of_atrous_train_in_their_folders(tmp_path):
     pytest.importorskip("ray")
     pytest.importorskip("hydra_plugins.hydra_ray_launcher")
-    sweep_four(tmp_path, "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2")
+    sweep_four(tmp_path, "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "evaluate=true")
