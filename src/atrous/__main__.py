@@ -223,7 +223,8 @@ def tell(error: BaseException) -> tuple[str, int] | None:
         deepest: BaseException = error
         while deepest.__cause__ is not None:
             deepest = deepest.__cause__
-        return "\n".join([*str(error).splitlines()[:2], *str(deepest).splitlines()[:2]]), 2
+        lines = [*str(error).splitlines()[:2], *str(deepest).splitlines()[:2]]
+        return "\n".join(dict.fromkeys(line for line in lines if line)), 2
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):  # the CPU's
         cures = "device_batch=<fewer> (the rest is accumulated), augment.crop=<smaller>, trainer.precision=bf16-mixed"
         told = f"the device's memory is full ({str(error).splitlines()[0]})"

@@ -63,7 +63,7 @@ def test_on_other_data_the_published_number_is_in_brackets_and_no_measure(here):
     assert all(row["difference"] is None and row["difference_crf"] is None for row in data["rows"])
     text = markdown(data)
     assert "| (68.96) |" in text
-    assert "| difference |" not in text
+    assert "| difference" not in text
     assert "In brackets: published for other data" in text
 
 
@@ -255,6 +255,13 @@ def test_kept_numbers_go_into_the_readmes_block_of_their_command_and_nowhere_els
     assert rewritten(written) == written
     assert (here / "kept" / "v2_table3,seed=0,1.json").exists()
     assert kept_name("atrous sweep sweeps=v2_table3 seed=0,1") == "v2_table3,seed=0,1"
+
+
+def test_numbers_that_are_not_there_are_not_kept(here, monkeypatch, capsys):
+    monkeypatch.setattr(files, "KEPT", here / "kept")
+    assert main(["report", *TABLE3, "keep=true"]) == 2
+    assert "no run of this sweep has ended" in capsys.readouterr().err
+    assert not (here / "kept").exists()
 
 
 def test_the_readmes_results_are_those_that_are_kept():

@@ -50,34 +50,35 @@ def around(words: Sequence[str]) -> Iterator[list[str]]:
 
         log.info(tell(planned))
         raise SystemExit(0)
+    failures.clear()
+    failed: Exception | None = None
     try:
         yield [*words, f"hydra.sweep.dir={words_of(str(planned.folder))}", *searching(planned)]
     except Exception as error:
-        if not (isinstance(error, RunFailed) or failures):  # a search has none to name the best of
-            raise
-        failures.append(str(error))
+        failed = error
+    told = isinstance(failed, RunFailed) or bool(failures)  # by the table
+    if failed is not None and not told and planned.launcher == "local":
+        raise failed
     planned = plan(words)
     log.info(show(planned, data := write(planned)))
     if planned.cfg.keep:
         log.info("kept in " + " and ".join(map(str, keep(data))))
-    if failures:
+    if told:
         raise SystemExit(1)
+    if failed is not None:  # what another launcher could not do, or one of its runs
+        raise failed
 
 
 def searching(planned: Plan) -> list[str]:
     """What a search by Optuna must be told, unless the user tells otherwise: that more is better; to go on where
     runs fail; and to choose the same runs again when it is begun again, of which those that have ended give their
     scores at once."""
-    if not planned.searches:
+    if planned.sweeper != "optuna":
         return []
-    usual = {"direction": "maximize", "max_failure_rate": 1, "sampler.seed": 0}
+    usual = {"direction": "maximize", "max_failure_rate": "1"}
+    usual |= {"sampler.seed": "0"} if "seed" in planned.cfg.hydra.sweeper.sampler else {}
     told = {key_of(word).removeprefix("hydra.sweeper.") for word in planned.words}
-    known = {key: OmegaConf.select(planned.cfg.hydra.sweeper, key, default=OmegaConf) for key in usual}
-    return [
-        f"hydra.sweeper.{key}={value}"
-        for key, value in usual.items()
-        if key not in told and known[key] is not OmegaConf
-    ]
+    return [f"hydra.sweeper.{key}={value}" for key, value in usual.items() if key not in told]
 
 
 def check(planned: Plan) -> None:

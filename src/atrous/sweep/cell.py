@@ -138,9 +138,13 @@ class Plan(NamedTuple):
         return str(self.cfg.hydra.runtime.choices["hydra/launcher"])
 
     @property
+    def sweeper(self) -> str:
+        return str(self.cfg.hydra.runtime.choices["hydra/sweeper"])
+
+    @property
     def searches(self) -> bool:
-        """Its runs are not known before those are that come first."""
-        return str(self.cfg.hydra.runtime.choices["hydra/sweeper"]) != "basic"
+        """Its runs are not known before those have ended that come first."""
+        return self.sweeper != "basic"
 
     def rows(self) -> dict[str, list[Cell]]:
         """The cells of each row, in the order of the sweep."""

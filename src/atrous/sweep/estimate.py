@@ -230,6 +230,7 @@ def per_step(timing: Timing) -> str:
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:
+    from rich.markup import escape
     from rich.table import Table
 
     from atrous.table import text
@@ -240,7 +241,7 @@ def table(lines: Sequence[Sequence[str]]) -> str:
     for heading in ("iterations left", "an iteration", "training"):
         shown.add_column(heading, justify="right")
     for line in lines:
-        shown.add_row(*line)
+        shown.add_row(*map(escape, line))
     return text(shown, width=120).rstrip()
 
 

@@ -55,6 +55,8 @@ def keep(data: dict[str, Any]) -> list[Path]:
     """Its numbers in benchmarks/results/sweep/, its table in the README's block of this command, if there is one."""
     if not README.exists():
         raise ValueError(f"`keep=true` writes into the repository's README, and there is none at {README}")
+    if not any(row["seeds"] for row in data["rows"]):
+        raise ValueError("`keep=true`, but no run of this sweep has ended: there is nothing to keep yet")
     path = make_folder(KEPT, "keep") / f"{kept_name(data['command'])}.json"
     write_whole(path, as_json(data).encode())
     text = README.read_text()

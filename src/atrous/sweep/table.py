@@ -40,11 +40,12 @@ def columns(data: dict[str, Any]) -> list[Column]:
 
 def of_end(end: str, measure: str) -> list[Column]:
     """Before or after the CRF."""
+    crf = ", CRF" if end else ""
     return [
-        Column(f"{measure}, CRF" if end else measure, lambda row: ours(row, end)),
-        Column("published", lambda row: published(row, end)),
-        Column("difference", lambda row: signed(row[f"difference{end}"])),
-        Column("vs above", lambda row: interval(row["above"][end])),
+        Column(measure + crf, lambda row: ours(row, end)),
+        Column("published" + crf, lambda row: published(row, end)),
+        Column("difference" + crf, lambda row: signed(row[f"difference{end}"])),
+        Column("vs above" + crf, lambda row: interval(row["above"][end])),
     ]
 
 
@@ -228,14 +229,15 @@ def fields(row: dict[str, Any], own: Sequence[str]) -> dict[str, Any]:
 
 def terminal(data: dict[str, Any]) -> str:
     """As wide as the terminal; the notes lie in table.md."""
+    from rich.markup import escape
     from rich.table import Table
 
     from atrous.table import text
 
     shown = columns(data)
-    table = Table(title=data["title"], title_justify="left", title_style="bold")
+    table = Table(title=escape(data["title"]), title_justify="left", title_style="bold")
     for column in shown:
         table.add_column(column.heading, justify="right" if column.number else "left", overflow="fold")
     for row in every(data):
-        table.add_row(*(column.cell(row).replace("[", "\\[") for column in shown))
+        table.add_row(*(escape(column.cell(row)) for column in shown))
     return text(table, width=140).rstrip()
