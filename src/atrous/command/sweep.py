@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from atrous.config import Config
 from atrous.digest import digest
 from atrous.override import words_of
-from atrous.sweep.cell import Cell, Plan, key_of, plan
+from atrous.sweep.cell import Cell, Plan, key_of, note_begun, plan
 from atrous.sweep.files import keep, show, write
 from atrous.sweep.launch import RunFailed, begins_with, evaluation, failures, forget_probabilities, objective
 
@@ -26,6 +27,9 @@ def sweep(cfg: DictConfig) -> float | None:
     """One run, within another launcher's process; ours starts `atrous train` and `atrous evaluate`."""
     from atrous.run import train
 
+    hydra = HydraConfig.get()
+    if hydra.runtime.choices["hydra/sweeper"] != "basic":
+        note_begun(Path(hydra.sweep.dir), [list(hydra.overrides.task)])
     run: Any = OmegaConf.masked_copy(cfg, list(Config.__dataclass_fields__))
     result = train(run)
     if result is None:  # not the first of its processes

@@ -35,7 +35,8 @@ def launch(
 ) -> list[JobReturn]:
     cells = make_cells(combinations)
     folder = Path(cfg.hydra.sweep.dir)
-    note_begun(folder, combinations)
+    if cfg.hydra.runtime.choices["hydra/sweeper"] != "basic":  # a grid is known from its words
+        note_begun(folder, combinations)
     todo = [cell for cell in cells if not complete(cell, cfg.evaluate)]
     if not todo:
         print(f"all {len(cells)} runs are complete", flush=True)
