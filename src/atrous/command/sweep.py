@@ -48,12 +48,12 @@ def sweep(cfg: DictConfig) -> float | None:
 def around(words: Sequence[str]) -> Iterator[list[str]]:
     """All of a sweep: what must be known before it starts, and its table at the end, however it ended."""
     planned = plan(words)
-    check(planned)
     if planned.cfg.dry_run:
         from atrous.sweep.estimate import tell
 
         log.info(tell(planned))
         raise SystemExit(0)
+    check(planned)
     failures.clear()
     failed: Exception | None = None
     try:
