@@ -43,7 +43,16 @@ def write_miniature(data, root):
     return [f"data.root='{root}'"]
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+# Of the rows of a table those that differ from their neighbours in kind; tests/test_sweeps.py trains all of them small.
+QUICK = {"v1_largefov", "v1_msc", "v2_context_msc", "v2_resnet101_aspp", "v2_cityscapes_vgg16_half", "v2_person_part"}
+
+
+def marked(name):
+    row = name.startswith(("v1_", "v2_")) and name not in QUICK
+    return pytest.param(name, marks=pytest.mark.slow) if row else name
+
+
+@pytest.mark.parametrize("name", map(marked, EXPERIMENTS))
 def test_a_shipped_experiment_trains_and_scores(name, tmp_path, miniature_of):
     cfg = configure(f"experiment={name}")
     small = [

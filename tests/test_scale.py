@@ -114,6 +114,7 @@ def test_a_rank_that_is_missing_is_named_by_all_others(tmp_path):
     assert not (tmp_path / "config.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_rank_without_the_first_one_says_where_it_looked(tmp_path):
     port = free_port()
     alone = start(1, 2, port, tmp_path)
@@ -135,7 +136,7 @@ def test_torchrun_starts_a_run_and_the_ranks_are_shown_once(tmp_path):
 
 
 # ---- one of them dies -----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kill", [False, True])
+@pytest.mark.parametrize("kill", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_rank_that_dies_ends_the_run_and_its_traceback_is_shown(tmp_path, kill):
     dies = f"+callback.dies={{_target_:test_scale.DieOn,rank:1,kill:{str(kill).lower()}}}"
     began = time.monotonic()
