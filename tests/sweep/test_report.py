@@ -10,14 +10,15 @@ from statistics import mean, stdev
 import numpy as np
 import pytest
 from browser import chromium, page
-from swept import cells_of, confusions, end, evaluate
+from swept import PALETTE, cells_of, confusions, end, evaluate
 
 from atrous import bootstrap
 from atrous.__main__ import main
 from atrous.bootstrap import parts
 from atrous.sweep import files
-from atrous.sweep.cell import plan
+from atrous.sweep.cell import note_begun, plan
 from atrous.sweep.files import kept_name, rewritten, write
+from atrous.sweep.page import in_colours
 from atrous.sweep.report import report
 from atrous.sweep.table import comma_separated, latex, markdown
 
@@ -281,3 +282,24 @@ def test_a_difference_of_means_is_that_of_a_loop_over_the_draws():
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=1e-12)
     one = bootstrap.compare(a[0], b[0], 200, 3).mean
     assert bootstrap.difference(a[:1], b[:1], 200, 3).value == pytest.approx(one.value, abs=1e-15)
+
+
+def test_of_a_search_the_best_comes_first_with_the_pictures_that_it_saw(here):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    words = ("experiment=shapes", "hydra/sweeper=optuna", "optim.lr=interval(0.1, 0.2)")
+    chosen = [["experiment=shapes", f"optim.lr={rate}"] for rate in (0.125, 0.1875)]
+    note_begun(plan(words).folder, chosen)
+    worse, better = plan(words).cells
+    end(worse, 0.6)
+    end(better, 0.8, seed=1)
+    path = better.path / "pictures" / "last.npz"
+    with np.load(path) as kept:
+        np.savez(path, **({key: kept[key] for key in kept.files} | {"prediction_0": np.full((24, 32), 3, np.uint8)}))
+    data = write(plan(words))
+    assert [row["row"] for row in data["rows"]] == ["optim.lr=0.1875", "optim.lr=0.125"]
+    text = (plan(words).folder / "index.html").read_text()
+    told = json.loads(text.partition('type="application/json">')[2].partition("</script>")[0])
+    assert [row["row"] for row in told["rows"]] == ["optim.lr=0.1875", "optim.lr=0.125"]
+    assert told["pictures"][0]["seen"][0] == in_colours(np.full((24, 32), 3, np.uint8), PALETTE)
+    assert told["pictures"][0]["seen"][1] != told["pictures"][0]["seen"][0]
+    assert "hydra/sweeper=optuna" in data["command"]

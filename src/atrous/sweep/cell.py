@@ -130,8 +130,8 @@ class Plan(NamedTuple):
     @property
     def of_results(self) -> list[str]:
         """Its words without those that say how it is run."""
-        how = set(SWEEP_ONLY) - {"sweeps"}
-        return [word for word in self.words if key_of(word) not in how and not key_of(word).startswith("hydra")]
+        how = (*(set(SWEEP_ONLY) - {"sweeps"}), "hydra/launcher")
+        return [w for w in self.words if key_of(w) not in how and not key_of(w).startswith("hydra.launcher")]
 
     @property
     def launcher(self) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from atrous.batch import IGNORE
 from atrous.page import data_url, fill, png_url
 from atrous.sweep.cell import Cell, Plan
 from atrous.sweep.report import ENDS
@@ -21,12 +20,12 @@ TEMPLATE = Path(__file__).with_name("report.html")
 
 def page(planned: Plan, data: Mapping[str, Any]) -> str:
     """`data`: the `report` of it."""
-    rows = [about(row, planned.folder) for row in data["rows"]]
-    kept = [first_pictures(cells) for cells in planned.rows().values()]
+    cells = planned.rows()
+    kept = [first_pictures(cells[row["name"]]) for row in data["rows"]]
     content = {
         "command": data["command"],
         "measure": data["measure"],
-        "rows": rows,
+        "rows": [about(row, planned.folder) for row in data["rows"]],
         "table": table(data),
         "notes": notes(dict(data)),
         "pictures": side_by_side(kept),
@@ -92,10 +91,9 @@ def picture(
 
 
 def in_colours(label: np.ndarray, palette: np.ndarray) -> str:
-    """(H, W) of classes -> a PNG; void is white-grey."""
+    """(H, W) of classes -> a PNG; void is a light grey."""
     colours = np.full((256, 3), 224, np.uint8)
     colours[: len(palette)] = palette
-    colours[IGNORE] = (224, 224, 224)
     drawn = Image.fromarray(label.astype(np.uint8), "P")
     drawn.putpalette(colours.ravel().tolist())
     return png_url(drawn)
