@@ -52,7 +52,7 @@ def marked(name):
     return pytest.param(name, marks=pytest.mark.slow) if row else name
 
 
-@pytest.mark.parametrize("name", map(marked, EXPERIMENTS))
+@pytest.mark.parametrize("name", [marked(name) for name in EXPERIMENTS])
 def test_a_shipped_experiment_trains_and_scores(name, tmp_path, miniature_of):
     cfg = configure(f"experiment={name}")
     small = [
