@@ -158,9 +158,14 @@ def sweep_files() -> list[Path]:
     return sorted(path for path in SWEEPS.glob("*.yaml") if not path.stem.startswith("wandb"))
 
 
+def choice_in(overrides: Sequence[str], group: str) -> str | None:
+    """What they choose of a group, in their own words."""
+    return next((o.partition("=")[2] for o in overrides if o.startswith(f"{group}=")), None)
+
+
 def params_of(overrides: Sequence[str]) -> dict[str, str]:
     """What the file that `sweeps=…` names says to sweep over, as {"seed": "0,1,2", …}."""
-    chosen = next((o.partition("=")[2] for o in overrides if o.startswith("sweeps=")), "")
+    chosen = choice_in(overrides, "sweeps")
     path = SWEEPS / f"{chosen}.yaml"
     found = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") if chosen and path.exists() else None
     return {str(key): str(value) for key, value in (found or {}).items()}

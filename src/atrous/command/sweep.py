@@ -63,7 +63,7 @@ def around(words: Sequence[str]) -> Iterator[list[str]]:
     told = isinstance(failed, RunFailed) or bool(failures)  # by the table
     if failed is not None and not told and planned.launcher == "local":
         raise failed
-    planned = plan(words)
+    planned = plan(words) if planned.searches else planned  # only now are its runs known
     log.info(show(planned, data := write(planned)))
     if planned.cfg.keep:
         log.info("kept in " + " and ".join(map(str, keep(data))))

@@ -20,7 +20,7 @@ from atrous.config import SWEEP_ONLY
 from atrous.digest import of_file
 from atrous.disk import append_lines
 from atrous.folder import RunFolder
-from atrous.override import absences, composing, first_of, name_of, offer_sweeps, params_of, told_of
+from atrous.override import absences, choice_in, composing, first_of, name_of, offer_sweeps, params_of, told_of
 
 ROOT = Path("runs/sweep")
 BEGUN = "runs.jsonl"
@@ -64,7 +64,7 @@ class Cell:
 
     @property
     def experiment(self) -> str:
-        return next((word.partition("=")[2] for word in self.words if word.startswith("experiment=")), "run")
+        return choice_in(self.words, "experiment") or "run"
 
     @property
     def own_words(self) -> list[str]:
@@ -215,9 +215,8 @@ def make_cell(words: Sequence[str]) -> Cell:
     plain = absences([word for word in words if key_of(word) not in SWEEP_ONLY])
     cfg = compose("config", plain)
     if OmegaConf.is_interpolation(cfg, "name"):
-        experiment = next((word.partition("=")[2] for word in plain if word.startswith("experiment=")), None)
         with open_dict(cfg):
-            cfg.name = name_of(experiment, plain)
+            cfg.name = name_of(choice_in(plain, "experiment"), plain)
     return Cell(plain, cfg)
 
 
@@ -227,5 +226,4 @@ def key_of(word: str) -> str:
 
 def sweep_name(words: Sequence[str]) -> str:
     """<sweep>/<what else was told>, the same for the same command."""
-    chosen = next((word.partition("=")[2] for word in words if word.startswith("sweeps=")), None)
-    return f"{chosen or 'mine'}/{told_of(words, ('hydra', 'hydra/launcher', 'hydra/sweeper'))}"
+    return f"{choice_in(words, 'sweeps') or 'mine'}/{told_of(words, ('hydra', 'hydra/launcher', 'hydra/sweeper'))}"

@@ -46,7 +46,7 @@ def tell(planned: Plan) -> str:
     lines, seconds, needed, room = [], 0.0, 0, 0
     slots, gpus = devices(planned.cfg.hydra.launcher.get("jobs"), per_job(planned, todo), len(todo))
     timed: dict[str, Timing] = {}
-    for row in rows_of(cells):
+    for row in planned._replace(cells=cells).rows().values():
         left = sum(iterations_left(cell) for cell in row if cell in todo)
         line = [row[0].title.rpartition(" seed=")[0], states(row, todo), f"{left:,}"]
         if left:
@@ -67,13 +67,6 @@ def trials(planned: Plan) -> list[Cell]:
     """A search begins with runs like this one, as many as it says."""
     (cell,) = make_cells([[word for word in one_of(planned.words) if not word.startswith("hydra")]])
     return [*planned.cells, *[cell] * (planned.cfg.hydra.sweeper.get("n_trials", 1) - len(planned.cells))]
-
-
-def rows_of(cells: Sequence[Cell]) -> list[list[Cell]]:
-    rows: dict[str, list[Cell]] = {}
-    for cell in cells:
-        rows.setdefault(cell.row, []).append(cell)
-    return list(rows.values())
 
 
 def states(row: Sequence[Cell], todo: Sequence[Cell]) -> str:
