@@ -33,7 +33,7 @@ INSTALLED := $(VENV)/.installed
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup train sweep report dashboard sync evaluate compare worst predict tune-crf crf submit prepare check-data \
-  browse demo reproduce doctor test test-all test-slurm test-cluster check format lock clean
+  browse demo reproduce doctor test test-all test-slurm test-cluster coverage mutate check format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -157,6 +157,15 @@ test-slurm: $(INSTALLED) ## a sweep on a SLURM of this machine alone: needs Debi
 test-cluster: $(INSTALLED) ## a sweep on Ray (installed for it) and on submitit's local executor
 	@$(INSTALL) --override requirements.lock hydra-ray-launcher==1.2.2 ray==2.60.0
 	@$(BIN)/python -m pytest -q tests/sweep/test_launchers.py $(ARGS)
+
+coverage: $(INSTALLED) ## which lines and branches of src/atrous the quick suite runs, in its processes too
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -q -m "not slow" $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --sort=cover
+
+mutate: $(INSTALLED) ## small faults put into a copy of the code: does the quick suite catch each?
+	@$(BIN)/python tests/mutate.py
 
 check: $(INSTALLED) ## lint, format, types, import layers
 	@$(BIN)/ruff check .

@@ -1,6 +1,22 @@
 import os
 
+import pytest
+
 # Before torch is imported: miniatures gain nothing from threads, and lose much where cores are busy.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ.pop("WANDB_API_KEY", None)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process for a few tests, which then begin at once; for all of them one a core, but no army of torches."""
+    few = config.option.keyword or any(arg.partition("::")[0].endswith(".py") for arg in config.args)
+    return 0 if few else min(os.cpu_count() or 1, 4)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_starts() -> None:
+    """`python -m atrous …` comes from a process that has imported everything."""
+    import warm
+
+    warm.install()

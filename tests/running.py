@@ -6,6 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +76,43 @@ def atrous(
     *words: str, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
     """`atrous words…` in a process of its own, as a user starts it."""
-    command = [sys.executable, "-m", "atrous", *words]
+    with started(*words, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        out, err = process.communicate(timeout=timeout)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@contextmanager
+def started(
+    *words: str, env: dict[str, str] | None = None, module: str = "atrous", **how: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """`atrous words…` while it runs. What still runs at the end is killed."""
     # W&B leaves in the environment how to reach the service of this process.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")} | (env or {})
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+    command = [sys.executable, "-m", module, *words]
+    with subprocess.Popen(command, env=environment, text=True, **how) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # nothing, where it has ended
+
+
+def living(folder: Path) -> list[str]:
+    """The processes other than this one that are in the folder."""
+    there = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").resolve(strict=True) == folder.resolve() and int(process.name) != os.getpid():
+                there.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # it has ended meanwhile, or is another's
+            continue
+    return there
+
+
+def wait_until(true: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.02)
 
 
 def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:

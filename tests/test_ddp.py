@@ -1,19 +1,14 @@
 """Several processes on one CPU, over gloo."""
 
 import json
-import os
 import socket
 import subprocess
-import sys
-import time
-from pathlib import Path
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 import torch
-from running import MINIATURE, atrous, run, weights
-
-from atrous.override import CONF
+from running import MINIATURE, atrous, living, run, started, wait_until, weights
 
 
 def test_ten_pictures_on_three_processes_and_on_one_give_the_same_matrix(tmp_path):
@@ -46,21 +41,22 @@ def test_processes_with_different_configurations_refuse_to_train(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     words = ["train", *MINIATURE, "trainer=ddp", "trainer.devices=2", f"run_dir='{tmp_path}'"]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "atrous", *words, f"optim.lr=0.{rank + 1}"],
-            env=shared
-            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"},
-            cwd=CONF.parent,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    told = [process.communicate(timeout=120)[1] for process in started]
-    assert [process.returncode for process in started] == [2, 2], told
+    with ExitStack() as stack:
+        ranks = [
+            stack.enter_context(
+                started(
+                    *[*words, f"optim.lr=0.{rank + 1}"],
+                    env=shared
+                    | {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"},
+                    stderr=subprocess.PIPE,
+                )
+            )
+            for rank in range(2)
+        ]
+        told = [process.communicate(timeout=120)[1] for process in ranks]
+    assert [process.returncode for process in ranks] == [2, 2], told
     assert all("optim.lr: 0.1 | 0.2" in text for text in told)
     assert not (tmp_path / "checkpoint").exists()
 
@@ -70,20 +66,10 @@ def test_a_signal_to_the_first_process_saves_and_leaves_none_behind(tmp_path):
     usual = [word for word in MINIATURE if not word.startswith(("trainer.max_steps", "checkpoint_every"))]
     long = ["trainer.max_steps=100000", "trainer.val_check_interval=100000", "checkpoint_every=50"]
     words = [*usual, *long, "trainer=ddp", "trainer.devices=2", f"run_dir='{tmp_path}'"]
-    process = subprocess.Popen([sys.executable, "-m", "atrous", "train", *words])
-    last = tmp_path / "checkpoint" / "last.ckpt"
-    while not last.exists():
-        assert process.poll() is None
-        time.sleep(0.2)
-    process.terminate()
-    assert process.wait(timeout=60) == 143
+    with started("train", *words, cwd=tmp_path) as process:
+        last = tmp_path / "checkpoint" / "last.ckpt"
+        wait_until(last.exists)
+        process.terminate()
+        assert process.wait(timeout=60) == 143
     assert torch.load(last, weights_only=True)["global_step"] % 10 == 0
-    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in _content(p)]
-    assert not left
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:  # it has just ended
-        return b""
+    assert not living(tmp_path)

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from running import MINIATURE, atrous, equal, weights
+from warm import cold
 
 from atrous.__main__ import main, tell
 
@@ -89,7 +90,8 @@ def test_train_as_a_user_types_it(tmp_path):
     (tmp_path / "site" / "sitecustomize.py").write_text(TELLTALE)
     env = {"WANDB_MODE": "", "HOME": str(tmp_path), "NETRC": str(tmp_path / "none"), "OMP_NUM_THREADS": "1"}
     env |= {"PYTHONPATH": str(tmp_path / "site"), "TELLTALE": str(tmp_path / "asked")}
-    done = atrous("train", *words, cwd=tmp_path, env=env)
+    with cold():
+        done = atrous("train", *words, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "runs").rglob("result.json")
     result = json.loads(path.read_text())

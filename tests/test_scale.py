@@ -6,12 +6,13 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
-from running import MINIATURE, atrous
+from running import MINIATURE, atrous, started
 
 from atrous.check import check_launcher
 from atrous.command.sweep import check
@@ -81,7 +82,7 @@ def test_several_nodes_that_nothing_has_started_are_refused(tmp_path):
 
 
 # ---- is everybody there ---------------------------------------------------------------------------------------------
-def start(rank: int, world: int, port: int, folder: Path) -> "subprocess.Popen[str]":
+def start(rank: int, world: int, port: int, folder: Path) -> AbstractContextManager["subprocess.Popen[str]"]:
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "RANK": str(rank)}
     env |= {
         "LOCAL_RANK": str(rank),
@@ -90,13 +91,7 @@ def start(rank: int, world: int, port: int, folder: Path) -> "subprocess.Popen[s
         "ATROUS_PREFLIGHT": "8",
     }
     words = ["train", *MINIATURE, "total_batch=6", "trainer=ddp", f"trainer.devices={world}", f"run_dir='{folder}'"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "atrous", *words],
-        env=os.environ | env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return started(*words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def free_port() -> int:
@@ -107,9 +102,9 @@ def free_port() -> int:
 
 def test_a_rank_that_is_missing_is_named_by_all_others(tmp_path):
     port = free_port()
-    started = [start(rank, 3, port, tmp_path) for rank in (0, 2)]
-    told = [process.communicate(timeout=120)[1] for process in started]
-    assert [process.returncode for process in started] == [2, 2], told
+    with start(0, 3, port, tmp_path) as first, start(2, 3, port, tmp_path) as third:
+        told = [process.communicate(timeout=120)[1] for process in (first, third)]
+    assert (first.returncode, third.returncode) == (2, 2), told
     assert all("of 3 processes, rank 1 did not come within 8 s" in text for text in told)
     assert not (tmp_path / "config.yaml").exists()
 
@@ -117,8 +112,8 @@ def test_a_rank_that_is_missing_is_named_by_all_others(tmp_path):
 @pytest.mark.slow
 def test_a_rank_without_the_first_one_says_where_it_looked(tmp_path):
     port = free_port()
-    alone = start(1, 2, port, tmp_path)
-    told = alone.communicate(timeout=120)[1]
+    with start(1, 2, port, tmp_path) as alone:
+        told = alone.communicate(timeout=120)[1]
     assert alone.returncode == 2
     assert f"found no rank 0 at 127.0.0.1:{port} within 8 s" in told
 

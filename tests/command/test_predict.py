@@ -1,7 +1,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from running import atrous
+from running import atrous, started
 
 from atrous import load
 from atrous.__main__ import main
@@ -451,18 +450,17 @@ def test_kill_9_leaves_whole_files_and_the_same_command_goes_on(here, trained):
     (here / "photos").mkdir()
     for k in range(24):
         Image.fromarray(photo(k % 4, 200, 300)).save(f"photos/{k}.png")
-    words = ["-m", "atrous", "predict", f"run='{trained}'", "images=photos", "out=out", "probs=true"]
-    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
-    while not list(Path(".").glob("out/*.png")) and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    words = ["predict", f"run='{trained}'", "images=photos", "out=out", "probs=true"]
+    with started(*words, stdout=subprocess.DEVNULL) as process:
+        while not list(Path(".").glob("out/*.png")) and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
     there = [path for path in Path("out").glob("*.png") if stored(path).size]  # decodes them
     assert there
     index = [path for path in there if "overlay" not in path.name]
     kept = {path: path.stat().st_mtime_ns for path in index}
     assert len(kept) < 24
-    done = atrous(*words[2:])
+    done = atrous(*words)
     assert done.returncode == 0
     assert f"{24 - len(kept)} pictures predicted" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in index} == kept

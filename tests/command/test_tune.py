@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from running import MINIATURE, atrous
+from running import MINIATURE, atrous, started
 
 from atrous.__main__ import main
 from atrous.build import build_crf
@@ -94,15 +93,13 @@ def test_killed_at_any_moment_it_goes_on_and_ends_as_if_it_had_not_been(copy):
     words = [*GRID, "pictures=10", "search.rounds=2", "workers=2"]
     assert atrous("tune", f"run={whole}", *words).returncode == 0
 
-    command = [sys.executable, "-m", "atrous", "tune", f"run={copy}", *words]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-    lines = 0
-    while lines < 25:
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.02)
-        lines = sum(path.read_text().count("\n") for path in copy.glob("trial/*/counts.jsonl"))
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with started("tune", f"run={copy}", *words, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        lines = 0
+        while lines < 25:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.02)
+            lines = sum(path.read_text().count("\n") for path in copy.glob("trial/*/counts.jsonl"))
+        os.killpg(process.pid, signal.SIGKILL)
     assert not (copy / "tune").joinpath("v2", "crf.yaml").exists()
     done = next(copy.glob("trial/*/counts.jsonl")).read_text().splitlines()
 

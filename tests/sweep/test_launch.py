@@ -6,12 +6,10 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from running import MINIATURE, atrous
+from running import MINIATURE, atrous, living, started, wait_until
 
 from atrous.__main__ import main
 from atrous.override import absences
@@ -36,26 +34,6 @@ def cells(*more: str):
 
 def states(*more: str) -> list[str]:
     return [cell.state()[0].value for cell in cells(*more)]
-
-
-def living(folder: Path) -> list[str]:
-    """Command lines of the processes that were started in the folder."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            told = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            if (process / "cwd").resolve() == folder.resolve() and "atrous" in told:
-                found.append(told)
-        except OSError:  # it has ended meanwhile, or is another's
-            continue
-    return found
-
-
-def wait_until(true, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.1)
 
 
 # ---- whatever happens -----------------------------------------------------------------------------------------------
@@ -113,13 +91,11 @@ def test_a_run_that_can_not_be_is_told_before_any_begins(here, capsys):
 @pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_a_signal_makes_all_runs_save_and_leaves_no_process(here, name):
     asked = words(*LONG, "seed=0,1", "hydra.launcher.jobs=2")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "atrous", "sweep", *asked], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    saved = [cell.path / "checkpoint" / "last.ckpt" for cell in cells(*LONG, "seed=0,1")]
-    wait_until(lambda: all(path.exists() for path in saved))
-    process.send_signal(signal.Signals[name])
-    told, wrong = process.communicate(timeout=60)
+    with started("sweep", *asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        saved = [cell.path / "checkpoint" / "last.ckpt" for cell in cells(*LONG, "seed=0,1")]
+        wait_until(lambda: all(path.exists() for path in saved))
+        process.send_signal(signal.Signals[name])
+        told, wrong = process.communicate(timeout=60)
     assert process.returncode == {"SIGINT": 130, "SIGTERM": 143}[name], wrong
     assert f"stopped by {name}; the same command goes on" in told
     assert not living(here)
@@ -128,12 +104,11 @@ def test_a_signal_makes_all_runs_save_and_leaves_no_process(here, name):
 
 def test_when_the_sweep_itself_is_killed_its_runs_save_and_end(here):
     asked = words(*LONG, "seed=0,1", "hydra.launcher.jobs=2")
-    process = subprocess.Popen([sys.executable, "-m", "atrous", "sweep", *asked], stdout=subprocess.DEVNULL)
-    saved = [cell.path / "checkpoint" / "last.ckpt" for cell in cells(*LONG, "seed=0,1")]
-    wait_until(lambda: all(path.exists() for path in saved))
-    assert len(living(here)) >= 3
-    process.kill()
-    process.wait()
+    with started("sweep", *asked, stdout=subprocess.DEVNULL) as process:
+        saved = [cell.path / "checkpoint" / "last.ckpt" for cell in cells(*LONG, "seed=0,1")]
+        wait_until(lambda: all(path.exists() for path in saved))
+        assert len(living(here)) >= 3
+        process.kill()
     wait_until(lambda: not living(here), seconds=30)
     assert states(*LONG, "seed=0,1") == ["interrupted"] * 2
 

@@ -1,0 +1,80 @@
+"""A process that was forked warm is, to whoever started it, what a new one would be."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import warm
+
+pytestmark = pytest.mark.skipif(not warm.LINUX, reason="only Linux forks them")
+HERE = str(Path(__file__).parent)
+
+
+@pytest.fixture(autouse=True)
+def probed(monkeypatch):
+    monkeypatch.setattr(warm, "WARM", (*warm.WARM, "probe"))
+    monkeypatch.setenv("PYTHONPATH", HERE)
+
+
+def run(*words: str, **how) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "probe", *words], capture_output=True, text=True, timeout=60, **how)
+
+
+def both(*words: str, **how) -> tuple[subprocess.CompletedProcess[str], subprocess.CompletedProcess[str]]:
+    with warm.cold():
+        cold = run(*words, **how)
+    return run(*words, **how), cold
+
+
+def last_line(text: str) -> str:
+    return text.splitlines()[-1]
+
+
+@pytest.mark.parametrize("end", ["0", "3", "pipe", "raise", "text", "SIGTERM", "SIGKILL", "SIGINT"])
+def test_it_ends_as_a_new_one(end):
+    reading, writing = os.pipe()
+    found, wanted = both(end, env=os.environ | {"PIPE": str(writing)}, pass_fds=[writing], input="")
+    assert found.returncode == wanted.returncode
+    assert last_line(found.stderr) == last_line(wanted.stderr)
+    if end == "pipe":
+        assert os.read(reading, 99) == b"through a pipe" * 2
+    for fd in (reading, writing):
+        os.close(fd)
+
+
+def test_it_is_given_what_a_new_one_is_given(tmp_path):
+    how = {"cwd": tmp_path, "input": "said to it", "env": os.environ | {"MORE": "1"}, "start_new_session": True}
+    found, wanted = both("0", "two words", "ü=1", **how)
+    ours, theirs = json.loads(found.stdout), json.loads(wanted.stdout)
+    assert ours["parent"] == os.getpid()
+    assert ours["stdin"] == "said to it"
+    assert ours["session"]
+    assert ours == theirs
+    assert not json.loads(run("0", input="").stdout)["leader"]
+
+
+def test_it_has_the_cores_of_who_starts_it():
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert json.loads(run("0", input="").stdout)["cores"] == [min(before)]
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_what_it_starts_is_its_own_child():
+    found, wanted = both("nested", input="")
+    assert last_line(found.stdout) == last_line(wanted.stdout) == "5 True"
+
+
+def test_it_may_be_watched_and_killed():
+    with subprocess.Popen(
+        [sys.executable, "-m", "probe", "0"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as process:
+        assert process.poll() is None  # it waits for its input
+        process.kill()
+        assert process.wait(timeout=30) == -signal.SIGKILL
