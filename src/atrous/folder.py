@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -175,6 +176,13 @@ def environment() -> tuple[dict[str, Any], str]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "packages": {d.name: d.version for d in sorted(metadata.distributions(), key=lambda d: d.name.lower())},
+        "packages": packages(),
     }
     return about, diff
+
+
+@cache
+def packages() -> dict[str, str]:
+    """The version of everything that is installed, by name."""
+    every = [each.metadata for each in metadata.distributions()]  # each `metadata` reads and parses a file
+    return {each["Name"]: each["Version"] for each in sorted(every, key=lambda each: each["Name"].lower())}
