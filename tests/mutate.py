@@ -20,135 +20,162 @@ ROOT = Path(__file__).resolve().parents[1]
 
 class Fault(NamedTuple):
     title: str
-    file: str  # under src/atrous
+    file: str
     right: str
     wrong: str
     tests: str  # under tests/
 
 
 FAULTS = (
-    Fault("the CRF's own energy with the other sign", "crf/native.py", ".log_().neg_()", ".log_()", "crf"),
+    Fault("the CRF's own energy with the other sign", "src/atrous/crf/native.py", ".log_().neg_()", ".log_()", "crf"),
     Fault(
         "the CRF's message with the other sign",
-        "crf/native.py",
+        "src/atrous/crf/native.py",
         "addcmul_(message, weight)",
         "addcmul_(message, weight, value=-1)",
         "crf",
     ),
     Fault(
         "the lattice blurred by (1/4, 1, 1/4)",
-        "crf/lattice.py",
+        "src/atrous/crf/lattice.py",
         "new_tensor([1, 0.5, 0.5])",
         "new_tensor([1, 0.25, 0.25])",
         "crf",
     ),
     Fault(
         "the two normalisations exchanged",
-        "crf/lattice.py",
+        "src/atrous/crf/lattice.py",
         'n.rsqrt() if normalization == "symmetric"',
         'n.rsqrt() if normalization != "symmetric"',
         "crf",
     ),
     Fault(
         "`sample` off by one pixel",
-        "model/network.py",
+        "src/atrous/model/network.py",
         "label[:, first::step, first::step]",
         "label[:, first + 1 :: step, first::step]",
         "model",
     ),
     Fault(
         "zoom to 8n instead of 8n - 7",
-        "model/network.py",
+        "src/atrous/model/network.py",
         "self.stride * (n - 1) + 1 for n in logits",
         "self.stride * n for n in logits",
         "model",
     ),
     Fault(
-        "Caffe's pictures as RGB", "model/network.py", '"caffe": Convention(True', '"caffe": Convention(False', "model"
+        "Caffe's pictures as RGB",
+        "src/atrous/model/network.py",
+        '"caffe": Convention(True',
+        '"caffe": Convention(False',
+        "model",
     ),
-    Fault("a rate of ASPP", "model/head.py", "(6, 12, 18, 24)", "(6, 12, 18, 20)", "model"),
-    Fault("fused ASPP with its taps turned round", "model/head.py", "layer.weight.flip(2, 3)", "layer.weight", "model"),
-    Fault("fc6 decimated to its middle", "model/head.py", "3: (0, 3, 6)", "3: (2, 3, 4)", "model"),
+    Fault("a rate of ASPP", "src/atrous/model/head.py", "(6, 12, 18, 24)", "(6, 12, 18, 20)", "model"),
+    Fault("a rate of ASPP-S", "conf/model/head/aspp_s.yaml", "[2, 4, 8, 12]", "[2, 4, 8, 16]", "model"),
     Fault(
-        "a receptive field that forgets the stride", "model/atrous.py", "size += reach * jump", "size += reach", "model"
+        "fused ASPP with its taps turned round",
+        "src/atrous/model/head.py",
+        "layer.weight.flip(2, 3)",
+        "layer.weight",
+        "model",
     ),
-    Fault("poly to the power of 1", "schedule.py", "power: float = 0.9", "power: float = 1.0", "test_schedule.py"),
+    Fault("fc6 decimated to its middle", "src/atrous/model/head.py", "3: (0, 3, 6)", "3: (2, 3, 4)", "model"),
+    Fault(
+        "a receptive field that forgets the stride",
+        "src/atrous/model/atrous.py",
+        "size += reach * jump",
+        "size += reach",
+        "model",
+    ),
+    Fault(
+        "poly to the power of 1",
+        "src/atrous/schedule.py",
+        "power: float = 0.9",
+        "power: float = 1.0",
+        "test_schedule.py",
+    ),
     Fault(
         "the step policy half a step early",
-        "schedule.py",
+        "src/atrous/schedule.py",
         "factor ** (iteration // every)",
         "factor ** round(iteration / every)",
         "test_schedule.py",
     ),
     Fault(
         "the classifier's biases as fast as its weights",
-        "optim.py",
+        "src/atrous/optim.py",
         "(classifier * bias, 0.0)",
         "(classifier, 0.0)",
         "test_optim.py test_run.py",
     ),
-    Fault("biases that decay", "optim.py", '"bias": (bias, 0.0)', '"bias": (bias, weight_decay)', "test_optim.py"),
+    Fault(
+        "biases that decay",
+        "src/atrous/optim.py",
+        '"bias": (bias, 0.0)',
+        '"bias": (bias, weight_decay)',
+        "test_optim.py",
+    ),
     Fault(
         "the loss divided by all positions",
-        "loss.py",
+        "src/atrous/loss.py",
         "(label != IGNORE).sum().clamp(1)",
         "label.numel()",
         "test_loss.py",
     ),
-    Fault("IGNORE is 0", "batch.py", "IGNORE = 255", "IGNORE = 0", "test_loss.py test_metric.py"),
+    Fault("IGNORE is 0", "src/atrous/batch.py", "IGNORE = 255", "IGNORE = 0", "test_loss.py test_metric.py"),
     Fault(
         "truth and prediction exchanged in the matrix",
-        "metric.py",
+        "src/atrous/metric.py",
         "label[valid].long() * classes + prediction[valid].long()",
         "prediction[valid].long() * classes + label[valid].long()",
         "test_metric.py",
     ),
-    Fault("trimaps by Euclid's distance", "metric.py", "cv2.DIST_C", "cv2.DIST_L2", "test_metric.py"),
+    Fault("trimaps by Euclid's distance", "src/atrous/metric.py", "cv2.DIST_C", "cv2.DIST_L2", "test_metric.py"),
     Fault(
         "an IoU that counts what is right twice",
-        "bootstrap.py",
+        "src/atrous/bootstrap.py",
         "right / (truth + found - right)",
         "right / (truth + found)",
         "test_bootstrap.py",
     ),
     Fault(
         "the seed left out of the augmentation",
-        "datamodule.py",
+        "src/atrous/datamodule.py",
         "[self.seed, 1, position]",
         "[1, position]",
         "test_datamodule.py",
     ),
     Fault(
         "every round in the order of the first",
-        "datamodule.py",
+        "src/atrous/datamodule.py",
         "[self.seed, 0, round_]",
         "[self.seed, 0, 0]",
         "test_datamodule.py",
     ),
     Fault(
         "a rank that counts a picture twice",
-        "datamodule.py",
+        "src/atrous/datamodule.py",
         "range(rank, length, world)",
         "range(max(rank - 1, 0), length, world)",
         "test_datamodule.py",
     ),
     Fault(
         "a resume that draws the same pictures again",
-        "datamodule.py",
+        "src/atrous/datamodule.py",
         "start=trainer.global_step * self.total_batch",
         "start=trainer.global_step * self.device_batch",
         "test_run.py",
     ),
     Fault(
         "labels scaled to the pixel below",
-        "augment.py",
+        "src/atrous/augment.py",
         "2 * np.arange(start, start + length) + 1",
         "2 * np.arange(start, start + length)",
         "test_augment.py",
     ),
     Fault(
         "a mirrored look that is not turned back",
-        "view.py",
+        "src/atrous/view.py",
         "found = found.flip(-1) if flip else found",
         "found = found",
         "test_view.py",
@@ -162,7 +189,7 @@ def caught(fault: Fault) -> bool:
         for name in ("src", "conf", "sweeps", "tests", "pyproject.toml"):
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
-        path = copy / "src" / "atrous" / fault.file
+        path = copy / fault.file
         code = path.read_text()
         assert code.count(fault.right) == 1, f"{fault.file} holds {fault.right!r} {code.count(fault.right)} times"
         path.write_text(code.replace(fault.right, fault.wrong))
@@ -180,7 +207,7 @@ def main() -> int:
         missed = 0
         for fault, good in zip(FAULTS, pool.map(caught, FAULTS)):
             missed += not good
-            print(f"{'caught' if good else 'MISSED'}  {fault.file:18} {fault.title}", flush=True)
+            print(f"{'caught' if good else 'MISSED'}  {fault.file:28} {fault.title}", flush=True)
     print(f"{len(FAULTS) - missed} of {len(FAULTS)} faults caught")
     return int(missed > 0)
 

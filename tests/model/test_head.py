@@ -178,3 +178,16 @@ def test_gradients_of_two_passes_add(fused):
             once = gradients
     for one, two in zip(once, gradients):
         torch.testing.assert_close(two, 2 * one)
+
+
+# Paper: v2, table 3; v1's LargeFOV and plain head.
+RATES = {"aspp_l": (6, 12, 18, 24), "aspp_s": (2, 4, 8, 12), "largefov": (12,), "plain": (1,)}
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_a_head_has_the_rates_of_the_paper(meta, name):
+    assert meta("vgg16", name).head.rates == RATES[name]
+
+
+def test_the_head_that_is_not_told_its_rates_is_aspp_l():
+    assert ASPP(5, 3).rates == RATES["aspp_l"]
