@@ -1,4 +1,6 @@
+import gc
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -6,6 +8,7 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ.pop("WANDB_API_KEY", None)
+gc.set_threshold(100_000, 20, 50)  # torch's and Lightning's million objects need not be looked through every second
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -15,8 +18,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def warm_starts() -> None:
+def warm_starts() -> Iterator[None]:
     """`python -m atrous …` comes from a process that has imported everything."""
     import warm
 
     warm.install()
+    yield
+    warm.close()

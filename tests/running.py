@@ -40,6 +40,7 @@ MINIATURE = (
     "workers=0",
     "checkpoint_every=4",
     "callback.pictures=null",
+    "callback.charts=null",
     "logger=csv",
 )
 

@@ -13,14 +13,16 @@ def test_help_lists_the_verbs_without_importing_torch(capsys):
     assert main(["--help"]) == 0
     assert "train" in capsys.readouterr().out
     code = "import sys; from atrous.__main__ import main; main(['--help']); assert 'torch' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    with cold():
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
 @pytest.mark.parametrize("words", [["--help"], ["experiment=shapes", "--help"], ["experiment=shapes", "--cfg", "job"]])
 def test_help_and_the_configuration_of_a_verb_need_no_torch(words):
     code = f"import sys; from atrous.__main__ import main; main(['train', *{words}])"
     guarded = f"import sys; sys.modules['torch'] = None\n{code}"  # an import of torch fails
-    told = subprocess.run([sys.executable, "-c", guarded], capture_output=True, text=True)
+    with cold():
+        told = subprocess.run([sys.executable, "-c", guarded], capture_output=True, text=True)
     assert told.returncode == 0, told.stderr
     assert "model" in told.stdout
 

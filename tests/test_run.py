@@ -14,8 +14,14 @@ from atrous.disk import read_metrics
 from atrous.folder import identity
 
 
+DRAWN = (
+    "callback.pictures={_target_:atrous.callback.pictures.Pictures,count:2}",
+    "callback.charts={_target_:atrous.callback.charts.Charts}",
+)
+
+
 def test_a_run_leaves_a_folder_that_explains_itself(tmp_path):
-    result = run(tmp_path, "callback.pictures={_target_:atrous.callback.pictures.Pictures,count:2}", "crf=v2")
+    result = run(tmp_path, *DRAWN, "crf=v2")
     there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert {
         "config.yaml",

@@ -88,7 +88,7 @@ def start(rank: int, world: int, port: int, folder: Path) -> AbstractContextMana
         "LOCAL_RANK": str(rank),
         "LOCAL_WORLD_SIZE": str(world),
         "TORCHELASTIC_RUN_ID": "x",
-        "ATROUS_PREFLIGHT": "8",
+        "ATROUS_PREFLIGHT": "4",
     }
     words = ["train", *MINIATURE, "total_batch=6", "trainer=ddp", f"trainer.devices={world}", f"run_dir='{folder}'"]
     return started(*words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -105,7 +105,7 @@ def test_a_rank_that_is_missing_is_named_by_all_others(tmp_path):
     with start(0, 3, port, tmp_path) as first, start(2, 3, port, tmp_path) as third:
         told = [process.communicate(timeout=120)[1] for process in (first, third)]
     assert (first.returncode, third.returncode) == (2, 2), told
-    assert all("of 3 processes, rank 1 did not come within 8 s" in text for text in told)
+    assert all("of 3 processes, rank 1 did not come within 4 s" in text for text in told)
     assert not (tmp_path / "config.yaml").exists()
 
 
@@ -115,7 +115,7 @@ def test_a_rank_without_the_first_one_says_where_it_looked(tmp_path):
     with start(1, 2, port, tmp_path) as alone:
         told = alone.communicate(timeout=120)[1]
     assert alone.returncode == 2
-    assert f"found no rank 0 at 127.0.0.1:{port} within 8 s" in told
+    assert f"found no rank 0 at 127.0.0.1:{port} within 4 s" in told
 
 
 def test_torchrun_starts_a_run_and_the_ranks_are_shown_once(tmp_path):

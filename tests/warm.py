@@ -1,7 +1,7 @@
 """Start `python -m atrous …` in a tenth of a second: fork a process that has imported everything.
 
-After `install()`, subprocess.Popen asks the nursery of this process for every command of `python -m <WARM>`. It gets a
-child like any other, with its own arguments, environment, working directory, descriptors, process group, exit status.
+After `install()`, subprocess.Popen asks the nursery of this process for each command `python -m <WARM>` or `python -c`.
+It gets a child like any other: its own arguments, environment, working directory, descriptors, group and exit status.
 What that child starts comes from a nursery of its own. Importing torch, Lightning and W&B takes 5 to 8 s; a test whose
 subject is the start itself says `with cold():`.
 
@@ -30,8 +30,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-WARM = ("atrous", "atrous.__main__", "torch.distributed.run", "submitit.core._submit")
-"""Modules that are run so."""
+WARM = ("atrous", "atrous.__main__", "torch.distributed.run", "submitit.core._submit", "submitit.local._local")
+"""Modules that are run so; and `python -c`."""
 
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -54,6 +54,12 @@ def install() -> None:
         subprocess.Popen._execute_child = _execute_child  # type: ignore[attr-defined]
 
 
+def close() -> None:
+    """The nursery ends when the way to it does."""
+    if _nursery is not None and _nursery[0] == os.getpid():
+        _nursery[1].close()
+
+
 @contextmanager
 def cold() -> Iterator[None]:
     """Within, every process starts from nothing, as on a user's machine."""
@@ -67,8 +73,8 @@ def cold() -> Iterator[None]:
 
 def _execute_child(self: Any, *args: Any) -> None:
     asked = inspect.signature(_start).bind(self, *args).arguments
-    module = None if _cold or any(asked.get(key) for key in ("executable", "preexec_fn", "shell")) else _module(asked)
-    if module is None:
+    program = None if _cold or any(asked.get(key) for key in ("executable", "preexec_fn", "shell")) else _program(asked)
+    if program is None:
         _start(self, *args)
         return
     pipes = [asked[key] for key in ("p2cread", "c2pwrite", "errwrite")]
@@ -76,8 +82,8 @@ def _execute_child(self: Any, *args: Any) -> None:
     targets |= {fd: fd for fd in asked["pass_fds"]}
     env = asked["env"]
     request = {
-        "module": module[0],
-        "words": [os.fspath(word) for word in module[1]],
+        "program": program[:2],
+        "words": [os.fspath(word) for word in program[2:]],
         "cwd": os.fspath(asked["cwd"] or os.getcwd()),
         "env": {os.fsdecode(k): os.fsdecode(v) for k, v in (os.environ if env is None else env).items()},
         "targets": list(targets),
@@ -91,13 +97,13 @@ def _execute_child(self: Any, *args: Any) -> None:
         self._close_pipe_fds(*(asked[key] for key in PIPES))
 
 
-def _module(asked: dict[str, Any]) -> tuple[str, Sequence[str]] | None:
-    """Of `python [-u] -m module words…`: the module, if it is one of WARM, and the words."""
+def _program(asked: dict[str, Any]) -> Sequence[str] | None:
+    """Of `python [-u] -m module words…` or `python -c code words…` what follows python, if it is to be warm."""
     command = asked["args"]
     if isinstance(command, (str, bytes)) or os.fspath(command[0]) != sys.executable:
         return None
-    rest = [word for k, word in enumerate(command) if k and not (word == "-u" and k == 1)]
-    return (rest[1], rest[2:]) if rest[:1] == ["-m"] and rest[1] in WARM else None
+    program = [word for k, word in enumerate(command) if k and not (word == "-u" and k == 1)]
+    return program if program[0] == "-c" or (program[0] == "-m" and program[1] in WARM) else None
 
 
 def _ask(request: dict[str, Any], fds: list[int]) -> int:
@@ -214,20 +220,25 @@ def become(request: dict[str, Any]) -> NoReturn:
     sys.stdout.reconfigure(line_buffering=at_once or sys.stdout.isatty(), write_through=at_once)  # type: ignore[union-attr]
     own = os.path.dirname(os.path.abspath(__file__))
     path = [entry for entry in sys.path if os.path.abspath(entry or ".") != own]
-    sys.path[:] = [request["cwd"], *filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), *path]
+    option, program = request["program"]
+    first = request["cwd"] if option == "-m" else ""
+    sys.path[:] = [first, *filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), *path]
     importlib.invalidate_caches()
     sys.modules.pop("sitecustomize", None)
     site.execsitecustomize()
     _read_environment_again(env, len(request["cores"]))
     install()
-    sys.argv = [request["module"], *request["words"]]
-    _end(_run(request["module"]))
+    sys.argv = [option, *request["words"]]
+    _end(_run(option, program))
 
 
-def _run(module: str) -> int:
+def _run(option: str, program: str) -> int:
     """The exit status that Python gives it."""
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if option == "-m":
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(program, "<string>", "exec"), vars(sys.modules["__main__"]) | {"__spec__": None})
     except SystemExit as stop:
         if stop.code is None or isinstance(stop.code, int):
             return stop.code or 0

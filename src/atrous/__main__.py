@@ -197,12 +197,29 @@ def _parser(verb: str) -> ArgumentParser:
 def _hydra(job: Callable[[Any], Any], parser: ArgumentParser, asked: Namespace, config_name: str) -> None:
     """What `@hydra.main` does, but with the words after the verb, and with errors raised rather than printed. sys.argv
     stays whole, because Lightning starts the other processes of a DDP run from it."""
-    from hydra._internal.utils import _run_hydra
+    from hydra._internal.utils import _run_hydra, create_config_search_path
+    from hydra.core.global_hydra import GlobalHydra
 
     from atrous.override import CONF
 
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    _run_hydra(asked, parser, job, str(CONF), config_name)
+    if not _is_plain(asked):
+        _run_hydra(asked, parser, job, str(CONF), config_name)
+        return
+    # The same for what is asked nearly always. It composes once: Hydra's own does so twice, to learn `hydra.mode`.
+    from hydra._internal.hydra import Hydra
+
+    try:
+        hydra = Hydra.create_main_hydra2("atrous", create_config_search_path(str(CONF)))
+        hydra.run(config_name, job, asked.overrides)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _is_plain(asked: Namespace) -> bool:
+    """One run, and nothing asked of Hydra itself."""
+    flags = {key: value for key, value in vars(asked).items() if key not in ("overrides", "run")}
+    return not any(flags.values()) and not any("hydra" in o.partition("=")[0] for o in asked.overrides)
 
 
 def tell(error: BaseException) -> tuple[str, int] | None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -247,11 +247,10 @@ def _wrong_value(
     overrides: list[Override], choices: list[Override], groups: dict[str, list[str]], config_name: str
 ) -> str | None:
     """Checks each value against what the configuration holds at its place before it is overridden."""
-    with composing():
-        try:
-            base = compose(config_name, [first_of(o) for o in choices])
-        except (HydraException, OmegaConfBaseException) as error:
-            return "\n".join(str(error).splitlines()[:4])
+    try:
+        base = _base(config_name, tuple(first_of(o) for o in choices))
+    except (HydraException, OmegaConfBaseException) as error:
+        return "\n".join(str(error).splitlines()[:4])
     for override in overrides:
         key = override.key_or_group
         if key.startswith("hydra"):
@@ -271,6 +270,13 @@ def _wrong_value(
             if problem and not (isinstance(value, float) and _takes_fractions(base, key)):
                 return problem
     return None
+
+
+@lru_cache(maxsize=64)
+def _base(config_name: str, choices: tuple[str, ...]) -> DictConfig:
+    """The configuration before any value is overridden; to be read only."""
+    with composing():
+        return compose(config_name, list(choices))
 
 
 def _values(override: Override) -> list[Any]:

@@ -18,6 +18,7 @@ from miniature import SPLITS, write_voc
 from omegaconf import OmegaConf
 from PIL import Image
 from running import atrous, configure
+from warm import cold
 
 from atrous.__main__ import main
 from atrous.batch import IGNORE, VOID, LabelSpace, Sample, voc_palette
@@ -145,7 +146,8 @@ def test_only_what_is_shown_is_read(tmp_path):
         f"sys.modules.update(dict.fromkeys({unwanted}))\n"  # an import of any of them fails
         f"from atrous.__main__ import main\nsys.exit(main(['browse', *{words}]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    with cold():
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
@@ -259,7 +261,8 @@ def test_a_mistake_is_one_message_and_exit_code_2_for_browse(words, told, capsys
 @pytest.mark.parametrize("words", [["--help"], ["experiment=voc", "--cfg", "job"]])
 def test_help_and_the_configuration_of_browse_need_no_torch(words):
     code = f"import sys; sys.modules['torch'] = None\nfrom atrous.__main__ import main; main(['browse', *{words}])"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    with cold():
+        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert told.returncode == 0, told.stderr
     assert "count: 12" in told.stdout
     assert "split: train" in told.stdout

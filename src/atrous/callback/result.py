@@ -15,11 +15,10 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from atrous import chart
 from atrous.batch import IGNORE, name_of
 from atrous.callback.checkpoint import Checkpoint
 from atrous.callback.summary import introduce, summarise
-from atrous.disk import read_metrics, write_whole
+from atrous.disk import write_whole
 from atrous.metric import Scores
 from atrous.table import text
 from atrous.view import View
@@ -76,9 +75,6 @@ class Result(L.Callback):
             "confusion": plain.tolist(),
             "confusion_crf": None if refined is None else refined.tolist(),
         }
-        if rows := read_metrics(folder / "metrics.csv"):
-            chart.curves(rows, folder / "curves.png")
-        chart.confusion(plain if refined is None else refined, names, folder / "confusion.png")
         write_whole(folder / "result.json", json.dumps(result, indent=2).encode())
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
@@ -142,14 +138,14 @@ def show(result: dict[str, Any], folder: Path) -> None:
     log.info(class_table(plain, refined))
     warn_of_choice(result["protocol"])
     best = result["best_validation"]
-    log.info(
-        f"\n{folder}/\n"
-        "  pictures/    validation pictures: image, truth, prediction, CRF, errors\n"
-        "  curves.png   loss, learning rate, mean IoU     confusion.png   what was taken for what\n"
-        "  result.json  all scores and their protocol     metrics.csv     every number over time\n"
-        "  checkpoint/  last.ckpt"
-        + (f", best.ckpt (iteration {best['iteration']}, mean IoU {best['miou']:.4f})" if best else "")
-    )
+    files = {
+        "pictures": "pictures/    validation pictures: image, truth, prediction, CRF, errors",
+        "confusion.png": "curves.png   loss, learning rate, mean IoU     confusion.png   what was taken for what",
+        "result.json": "result.json  all scores and their protocol     metrics.csv     every number over time",
+        "checkpoint": "checkpoint/  last.ckpt"
+        + (f", best.ckpt (iteration {best['iteration']}, mean IoU {best['miou']:.4f})" if best else ""),
+    }
+    log.info("\n".join([f"\n{folder}/", *(f"  {line}" for name, line in files.items() if (folder / name).exists())]))
     if list(folder.glob("wandb/offline-run-*")):
         log.info(f"W&B ran offline; after `wandb login`: wandb sync {folder}/wandb/offline-run-*")
 

@@ -1,0 +1,24 @@
+"""What a run's numbers look like: its curves over time and its confusion matrix, drawn when it is scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+
+from atrous import chart
+from atrous.disk import read_metrics
+
+
+class Charts(L.Callback):
+    """Write <run folder>/curves.png and confusion.png, after the CRF where there is one."""
+
+    @rank_zero_only
+    def on_test_end(self, trainer: L.Trainer, module: Any) -> None:
+        folder = Path(trainer.default_root_dir)
+        plain, refined = module.matrices
+        if rows := read_metrics(folder / "metrics.csv"):
+            chart.curves(rows, folder / "curves.png")
+        chart.confusion(plain if refined is None else refined, module.names, folder / "confusion.png")
