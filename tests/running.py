@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from hydra.utils import instantiate
 
 from atrous.__main__ import tell
+from atrous.build import build_network
+from atrous.datamodule import Drawn, collate
+from atrous.module import SegmentationModule
 from atrous.override import CONF, absences
 from atrous.run import train
 
@@ -45,22 +51,49 @@ MINIATURE = (
 )
 
 
-def configure(*overrides: str) -> Any:
+@cache
+def _composed(overrides: tuple[str, ...]) -> Any:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", absences(overrides))
+
+
+def configure(*overrides: str) -> Any:
+    """Composed once for all tests; each has a copy of its own."""
+    return deepcopy(_composed(overrides))
 
 
 def run(folder: Path, *overrides: str) -> dict[str, Any]:
     """Train the miniature in this process."""
     asked = {word.split("=")[0] for word in overrides}
     usual = [word for word in MINIATURE if word.split("=")[0] not in asked]
-    return run_plain(*usual, f"run_dir='{folder}'", *overrides)
+    return run_plain(*usual, *overrides, folder=folder)
 
 
-def run_plain(*overrides: str) -> dict[str, Any]:
-    result = train(configure(*overrides))
+def run_plain(*overrides: str, folder: Path | None = None) -> dict[str, Any]:
+    cfg = configure(*overrides)
+    if folder is not None:
+        cfg.run_dir = str(folder)
+    result = train(cfg)
     assert result is not None
     return result
+
+
+def take_a_step(cfg: Any) -> float:
+    """The loss of the first step of a run, taken without a trainer, on the first pictures of the training split."""
+    pictures = instantiate(cfg.data, _convert_="all")
+    network = build_network(cfg.model, len(pictures.labels)).train()
+    augment = None if cfg.augment is None else instantiate(cfg.augment, _convert_="all")
+    drawn = Drawn(pictures.split(pictures.train), augment)
+    batch = collate([drawn[k, k] for k in range(cfg.total_batch)])
+    loss = instantiate(cfg.loss, _convert_="all")
+    optimizer = instantiate(cfg.optim, _convert_="all")(network)
+    before = [parameter.clone() for parameter in network.parameters()]
+    module = SegmentationModule(network, pictures.labels.names, loss=loss)
+    total = module.training_step(batch, 0)
+    total.backward()
+    optimizer.step()
+    assert any(not torch.equal(a, b) for a, b in zip(before, network.parameters()))
+    return total.item()
 
 
 def refusal(folder: Path, *overrides: str) -> str:

@@ -13,7 +13,6 @@ from atrous.digest import digest, flat
 from atrous.disk import read_metrics
 from atrous.folder import identity
 
-
 DRAWN = (
     "callback.pictures={_target_:atrous.callback.pictures.Pictures,count:2}",
     "callback.charts={_target_:atrous.callback.charts.Charts}",
