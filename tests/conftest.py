@@ -17,6 +17,22 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 0 if few else min(os.cpu_count() or 1, 4)
 
 
+LONGEST = (
+    "test_launch.py",
+    "test_predict.py",
+    "test_sweeps.py",
+    "test_experiments.py",
+    "test_evaluate.py",
+    "test_report.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file stays on one worker, with its fixtures: those that take longest begin, so that both end together."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def warm_starts() -> Iterator[None]:
     """`python -m atrous …` comes from a process that has imported everything."""
