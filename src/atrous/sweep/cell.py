@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
 from enum import Enum
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,7 +98,8 @@ class Cell:
 
     def on_its_own_data(self) -> bool:
         """Whether its pictures are those of its experiment: else what was published for that is no measure."""
-        return self.experiment == "run" or dataset_of(self.experiment) == self._cfg.data._target_
+        usual = self._cfg if self.experiment == "run" else composed("config", (f"experiment={self.experiment}",))
+        return usual.data._target_ == self._cfg.data._target_
 
     def evaluation(self) -> Path | None:
         """The folder in which `atrous evaluate` has scored this very result, as the run scores itself."""
@@ -158,9 +159,7 @@ class Plan(NamedTuple):
 def plan(words: Sequence[str]) -> Plan:
     """Of `atrous sweep *words`."""
     offer_sweeps()
-    with composing():
-        cfg = compose("sweep", one_of(words), return_hydra_config=True)
-    planned = Plan(tuple(words), cfg, [])
+    planned = Plan(tuple(words), composed("sweep", tuple(one_of(words))), [])
     combinations = begun(planned.folder) if planned.searches else combine(words)
     return planned._replace(cells=make_cells(combinations))
 
@@ -203,24 +202,19 @@ def combine(words: Sequence[str]) -> list[list[str]]:
 
 def make_cells(combinations: Sequence[Sequence[str]]) -> list[Cell]:
     """Each run once: rows that a small dataset makes alike are one."""
-    composed: dict[tuple[str, ...], DictConfig] = {}
     with composing():
-        made = [make_cell(words, composed) for words in combinations]
+        made = [make_cell(words) for words in combinations]
     common = frozenset.intersection(*(frozenset(cell.words) for cell in made)) if made else frozenset()
     for cell in made:
         cell.common = common
     return list({str(cell.path): cell for cell in made}.values())
 
 
-def make_cell(words: Sequence[str], composed: dict[tuple[str, ...], DictConfig]) -> Cell:
-    """Within `composing`. `composed`: configurations by their words without the seed; the cells of a row differ in
-    nothing else, and to compose takes a tenth of a second."""
+def make_cell(words: Sequence[str]) -> Cell:
+    """Within `composing`. The cells of a row differ in their seed alone, which is put into the one configuration."""
     plain = absences([word for word in words if key_of(word) not in SWEEP_ONLY])
     seeds = [word for word in plain if SEED.fullmatch(word)]
-    rest = tuple(word for word in plain if word not in seeds)
-    if rest not in composed:
-        composed[rest] = compose("config", list(rest))
-    cfg = deepcopy(composed[rest])
+    cfg = deepcopy(composed("config", tuple(word for word in plain if word not in seeds)))
     for word in seeds:
         cfg.seed = int(word.removeprefix("seed="))
     if OmegaConf.is_interpolation(cfg, "name"):
@@ -229,11 +223,12 @@ def make_cell(words: Sequence[str], composed: dict[tuple[str, ...], DictConfig])
     return Cell(plain, cfg)
 
 
-@cache
-def dataset_of(experiment: str) -> str:
-    """The class of its dataset, as shipped."""
+@lru_cache(maxsize=256)
+def composed(config_name: str, words: tuple[str, ...]) -> DictConfig:
+    """For reading only. To compose takes a tenth of a second, and a sweep asks for its rows when it is planned, when
+    they are launched, and when they are reported."""
     with composing():
-        return compose("config", [f"experiment={experiment}"]).data._target_
+        return compose(config_name, list(words), return_hydra_config=config_name == "sweep")
 
 
 def key_of(word: str) -> str:
