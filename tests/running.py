@@ -78,17 +78,17 @@ def run_plain(*overrides: str, folder: Path | None = None) -> dict[str, Any]:
     return result
 
 
-def take_a_step(cfg: Any) -> float:
+def take_a_step(cfg: Any, pictures: int) -> float:
     """The loss of the first step of a run, taken without a trainer, on the first pictures of the training split."""
-    pictures = instantiate(cfg.data, _convert_="all")
-    network = build_network(cfg.model, len(pictures.labels)).train()
+    dataset = instantiate(cfg.data, _convert_="all")
+    network = build_network(cfg.model, len(dataset.labels)).train()
     augment = None if cfg.augment is None else instantiate(cfg.augment, _convert_="all")
-    drawn = Drawn(pictures.split(pictures.train), augment)
-    batch = collate([drawn[k, k] for k in range(cfg.total_batch)])
+    drawn = Drawn(dataset.split(dataset.train), augment)
+    batch = collate([drawn[k, k] for k in range(pictures)])
     loss = instantiate(cfg.loss, _convert_="all")
     optimizer = instantiate(cfg.optim, _convert_="all")(network)
     before = [parameter.clone() for parameter in network.parameters()]
-    module = SegmentationModule(network, pictures.labels.names, loss=loss)
+    module = SegmentationModule(network, dataset.labels.names, loss=loss)
     total = module.training_step(batch, 0)
     total.backward()
     optimizer.step()

@@ -366,8 +366,18 @@ def test_a_pipe_that_breaks_is_told_with_the_picture(here, predicted, monkeypatc
         predicted("photo.png")
 
 
-@pytest.mark.parametrize("before", [None, [], ["probs=true"]], ids=str)
-@pytest.mark.parametrize("theirs", ["array", "two arrays", "archive", "text"])
+@pytest.mark.parametrize(
+    ("theirs", "before"),
+    [
+        ("array", None),
+        ("array", []),
+        ("array", ["probs=true"]),
+        ("two arrays", []),
+        ("archive", ["probs=true"]),
+        ("text", None),
+    ],
+    ids=str,
+)
 def test_an_array_of_somebody_else_s_is_not_replaced_whatever_lies_beside_it(
     here, trained, predicted, before, theirs, capsys
 ):

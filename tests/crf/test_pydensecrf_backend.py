@@ -55,8 +55,8 @@ def test_native_is_pydensecrf_with_a_cost_for_each_two_labels(installed, natural
     _compare(image, probs, V1, normalization=normalization, compatibility=cost + cost.t())
 
 
-@BOTH
-@PARAMETERS
+# Both of the papers', each with one normalisation: above all four are compared on small pictures.
+@pytest.mark.parametrize(("parameters", "normalization"), [(V1, "after"), (V2, "symmetric")], ids=["v1", "v2"])
 def test_native_is_pydensecrf_at_the_size_of_a_photograph(installed, natural, smooth, parameters, normalization):
     _compare(natural(1, 375, 500), smooth(1, 21, 375, 500), parameters, normalization=normalization)
 
