@@ -1,6 +1,8 @@
 import gc
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +33,23 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file stays on one worker, with its fixtures: those that take longest begin, so that both end together."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run to try things on, trained once, for reading only. It predicts all classes, and was scored with and without
+    a CRF, one picture at a time."""
+    from running import SCRAMBLED, run
+
+    folder = tmp_path_factory.mktemp("trained")
+    run(folder, "crf=shapes", "val_batch=1", SCRAMBLED)
+    return folder
+
+
+@pytest.fixture
+def copy(trained: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -140,6 +140,17 @@ def living(folder: Path) -> list[str]:
         except OSError:  # it has ended meanwhile, or is another's
             continue
     return there
+
+
+def ended() -> list[str]:
+    """The programs of this process's children that have come to their end, and have not been waited for."""
+    names = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            name, _, rest = path.read_text().partition("(")[2].rpartition(")")
+            state, parent = rest.split()[:2]
+            names += [name] if state == "Z" and int(parent) == os.getpid() else []
+    return names
 
 
 def wait_until(true: Callable[[], Any], seconds: float = 60) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import MINIATURE, configure, run, weights
+from running import MINIATURE, configure, weights
 from warm import cold
 
 import atrous
@@ -23,10 +24,8 @@ MODEL = [word for word in MINIATURE if word.startswith(("experiment", "model"))]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs") / "default" / "seed0"
-    run(path, "crf=v1")
-    return path
+def folder(trained, tmp_path_factory):
+    return shutil.copytree(trained, tmp_path_factory.mktemp("runs") / "default" / "seed0")
 
 
 @pytest.fixture
@@ -109,8 +108,8 @@ def test_classes_and_palette_are_the_datasets(folder):
     [
         (
             False,
-            DenseCRF(w1=5, sigma_alpha=50, sigma_beta=10, w2=3, sigma_gamma=3, normalization="after"),
-        ),  # v1, its own
+            DenseCRF(w1=10, sigma_alpha=20, sigma_beta=10, w2=3, sigma_gamma=1),
+        ),  # crf=shapes, its own
         (True, DenseCRF(w1=4, sigma_alpha=67, sigma_beta=3, w2=3, sigma_gamma=1)),  # v2, where it has none
     ],
     ids=["its own", "none"],

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from running import atrous, started
+from running import atrous, ended, started, wait_until
 
 from atrous import load
 from atrous.__main__ import main
@@ -686,7 +686,7 @@ def test_a_video_that_ffmpeg_gives_up_is_told_with_its_reason_though_the_last_fr
     def film_it() -> None:
         with writing(Path("v.mp4"), (4, 4), at_no_rate, "") as write:
             write(np.zeros((4, 4, 3), np.uint8))  # so small that it waits in the pipe's buffer
-            time.sleep(1)
+            wait_until(lambda: any(name.startswith("ffmpeg") for name in ended()))
 
     with pytest.raises(ValueError, match=r"^could not write v.mp4 \(.*rate"):
         film_it()

@@ -127,18 +127,15 @@ def test_what_is_told_about_the_weights_may_be_anything(scrambled, tmp_path, abo
     assert load(here, tmp_path / "last.ckpt", names=THERE).backbone_share == 1
 
 
-def test_the_folder_of_a_real_run_is_a_source(build, tmp_path):
-    from running import run
-
-    run(tmp_path, "trainer.max_steps=2", "trainer.val_check_interval=2", "data.train_pictures=8", "data.val_pictures=4")
-    saved = torch.load(tmp_path / "checkpoint" / "last.ckpt", weights_only=True)
+def test_the_folder_of_a_real_run_is_a_source(build, trained):
+    saved = torch.load(trained / "checkpoint" / "last.ckpt", weights_only=True)
     names, head = saved["atrous"]["names"], saved["atrous"]["config"]["model"]["head"]["_target_"]
     assert head.endswith("ASPP")
     model = {part: dict(saved["atrous"]["config"]["model"][part]) for part in ("backbone", "head")}
     assert model["backbone"].pop("_target_").endswith("Small")
     model["head"].pop("_target_")
     here = build("small", "largefov", num_classes=2, head_args=model["head"], **model["backbone"])
-    report = load(here, tmp_path, names=["new", names[1]])
+    report = load(here, trained, names=["new", names[1]])
     state = {name.removeprefix("network."): tensor for name, tensor in saved["state_dict"].items()}
     assert report.classes == ([names[1]], ["new"])
     assert torch.equal(here.head.classifiers()[0].weight[1], state["head.branches.0.fc8.weight"][1])
