@@ -26,8 +26,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 WARM = ("atrous", "atrous.__main__", "torch.distributed.run", "submitit.core._submit", "submitit.local._local")
@@ -229,7 +231,16 @@ def become(request: dict[str, Any]) -> NoReturn:
     _read_environment_again(env, len(request["cores"]))
     install()
     sys.argv = [option, *request["words"]]
+    if program == "submitit.local._local":
+        _wait_for_folder(request["words"][0])
     _end(_run(option, program))
+
+
+def _wait_for_folder(pattern: str) -> None:
+    """submitit makes a job's folder after it has started the job, and trusts that Python takes longer to start."""
+    folder = Path(pattern.replace("%j", str(os.getpid())))
+    while not folder.exists():
+        time.sleep(0.01)
 
 
 def _run(option: str, program: str) -> int:
