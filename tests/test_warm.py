@@ -78,3 +78,9 @@ def test_it_may_be_watched_and_killed():
         assert process.poll() is None  # it waits for its input
         process.kill()
         assert process.wait(timeout=30) == -signal.SIGKILL
+
+
+def test_what_a_library_made_when_it_was_imported_is_there_for_all_of_them():
+    code = "import os; from wandb.sdk.data_types._private import MEDIA_TMP; print(os.path.isdir(MEDIA_TMP.name))"
+    for _ in range(2):  # the first one's end leaves it
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"

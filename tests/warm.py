@@ -27,6 +27,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -160,7 +161,7 @@ def serve(way: socket.socket) -> dict[str, Any]:
     while True:
         message, fds, _, _ = socket.recv_fds(way, LARGEST, MOST)
         if not message:
-            os._exit(0)
+            _end(0)
         reading, writing = os.pipe()
         between = os.fork()
         if between == 0:
@@ -180,12 +181,15 @@ def serve(way: socket.socket) -> dict[str, Any]:
 def _nurse(way: socket.socket, fds: list[int]) -> list[int]:
     """Gives the new process a nursery, which is its copy before anything has been done; then its descriptors, high."""
     global _nursery
+    for each in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        each.detach()  # what a library made when it was imported goes with the first nursery, not with this process
     _adopt_orphans()
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, its):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST)
     parent = os.getpid()
     if os.fork() == 0:
+        atexit._clear()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         for each in (way, ours):
             each.close()
@@ -228,7 +232,7 @@ def become(request: dict[str, Any]) -> NoReturn:
     importlib.invalidate_caches()
     sys.modules.pop("sitecustomize", None)
     site.execsitecustomize()
-    _read_environment_again(env, len(request["cores"]))
+    _import_again(env, len(request["cores"]))
     install()
     sys.argv = [option, *request["words"]]
     if program == "submitit.local._local":
@@ -274,14 +278,16 @@ def _end(code: int) -> NoReturn:
     os._exit(code & 0xFF)
 
 
-def _read_environment_again(env: dict[str, str], cores: int) -> None:
-    """What libraries read when they are imported."""
+def _import_again(env: dict[str, str], cores: int) -> None:
+    """What libraries read and make when they are imported."""
     import numpy as np
     import torch
     from lightning_utilities.core import rank_zero
+    from wandb.sdk.data_types._private import MEDIA_TMP
 
     np.random.seed()  # noqa: NPY002  # the global one: forks would all draw the same
     torch.set_num_threads(int(env.get("OMP_NUM_THREADS") or cores))
+    MEDIA_TMP.__init__("wandb-media", dir=MEDIA_TMP.name)  # type: ignore[misc]  # a folder goes with who ends first
     ranks = (env[key] for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in env)
     rank_zero.rank_zero_only.rank = int(next(ranks, 0))  # type: ignore[attr-defined]
 
