@@ -28,7 +28,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -122,9 +122,7 @@ def _ask(request: dict[str, Any], fds: list[int]) -> int:
 
 def _open() -> tuple[socket.socket, Any]:
     _adopt_orphans()
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in (ours, its):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST)
+    ours, its = _way()
     env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "LOCAL_RANK", "RANK")}
     with its:
         process = subprocess.Popen(
@@ -137,6 +135,13 @@ def _open() -> tuple[socket.socket, Any]:
         )
     process.returncode = 0  # nobody waits for it: it ends when the way to it does
     return ours, process
+
+
+def _way() -> tuple[socket.socket, socket.socket]:
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST)
+    return ends
 
 
 def _adopt_orphans() -> None:
@@ -155,13 +160,13 @@ def import_everything() -> None:
         importlib.import_module(name)
 
 
-def serve(way: socket.socket) -> dict[str, Any]:
+def serve(way: socket.socket, end: Callable[[int], NoReturn]) -> dict[str, Any]:
     """Forks a child for each request; returns in each child, with what it is to be."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's, which is for those that run
     while True:
         message, fds, _, _ = socket.recv_fds(way, LARGEST, MOST)
         if not message:
-            _end(0)
+            end(0)
         reading, writing = os.pipe()
         between = os.fork()
         if between == 0:
@@ -184,12 +189,9 @@ def _nurse(way: socket.socket, fds: list[int]) -> list[int]:
     for each in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         each.detach()  # what a library made when it was imported goes with the first nursery, not with this process
     _adopt_orphans()
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in (ours, its):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST)
+    ours, its = _way()
     parent = os.getpid()
     if os.fork() == 0:
-        atexit._clear()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         for each in (way, ours):
             each.close()
@@ -197,7 +199,7 @@ def _nurse(way: socket.socket, fds: list[int]) -> list[int]:
             os.close(fd)
         if os.getppid() != parent:
             os._exit(0)
-        become(serve(its))
+        become(serve(its, os._exit))
     way.close()
     its.close()
     high = socket.socket(fileno=fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, HIGH))
@@ -300,4 +302,4 @@ if __name__ == "__main__":
     assert len(os.listdir("/proc/self/task")) == 1, "a fork takes no threads along"
     gc.collect()
     gc.freeze()
-    become(serve(way))
+    become(serve(way, _end))

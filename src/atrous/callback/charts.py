@@ -1,4 +1,4 @@
-"""What a run's numbers look like: its curves over time and its confusion matrix, drawn when it is scored."""
+"""Draw a run's curves over time and its confusion matrix when it has been scored."""
 
 from __future__ import annotations
 

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
 from enum import Enum
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -22,7 +21,17 @@ from atrous.config import SWEEP_ONLY
 from atrous.digest import of_file
 from atrous.disk import append_lines
 from atrous.folder import RunFolder
-from atrous.override import absences, choice_in, composing, first_of, name_of, offer_sweeps, params_of, told_of
+from atrous.override import (
+    absences,
+    choice_in,
+    composed,
+    composing,
+    first_of,
+    name_of,
+    offer_sweeps,
+    params_of,
+    told_of,
+)
 
 ROOT = Path("runs/sweep")
 BEGUN = "runs.jsonl"
@@ -159,7 +168,7 @@ class Plan(NamedTuple):
 def plan(words: Sequence[str]) -> Plan:
     """Of `atrous sweep *words`."""
     offer_sweeps()
-    planned = Plan(tuple(words), composed("sweep", tuple(one_of(words))), [])
+    planned = Plan(tuple(words), composed("sweep", tuple(one_of(words)), with_hydra=True), [])
     combinations = begun(planned.folder) if planned.searches else combine(words)
     return planned._replace(cells=make_cells(combinations))
 
@@ -221,14 +230,6 @@ def make_cell(words: Sequence[str]) -> Cell:
         with open_dict(cfg):
             cfg.name = name_of(choice_in(plain, "experiment"), plain)
     return Cell(plain, cfg)
-
-
-@lru_cache(maxsize=256)
-def composed(config_name: str, words: tuple[str, ...]) -> DictConfig:
-    """For reading only. To compose takes a tenth of a second, and a sweep asks for its rows when it is planned, when
-    they are launched, and when they are reported."""
-    with composing():
-        return compose(config_name, list(words), return_hydra_config=config_name == "sweep")
 
 
 def key_of(word: str) -> str:
