@@ -30,14 +30,14 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from atrous.batch import IGNORE, LabelSpace
-from atrous.build import precision
+from atrous.config.build import precision
 from atrous.crf import DenseCRF
-from atrous.data.files import Values, read_image, read_label
-from atrous.metric import Counts, confusion
+from atrous.data.image import Values, read_image, read_label
+from atrous.metric.confusion import Counts, confusion
 from atrous.model.backbone.resnet import ResNet
 from atrous.model.head import ASPP
 from atrous.model.network import Network
-from atrous.view import View
+from atrous.model.tta import View
 
 V2 = DenseCRF(4, 67, 3, 3, 1)
 

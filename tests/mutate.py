@@ -27,7 +27,7 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
-    Fault("the CRF's own energy with the other sign", "src/atrous/crf/native.py", ".log_().neg_()", ".log_()", "crf"),
+    Fault("the CRF's own energy with the other sign", "src/atrous/crf/energy.py", ".log_().neg_()", ".log_()", "crf"),
     Fault(
         "the CRF's message with the other sign",
         "src/atrous/crf/native.py",
@@ -106,7 +106,7 @@ FAULTS = (
         "src/atrous/optim.py",
         "(classifier * bias, 0.0)",
         "(classifier, 0.0)",
-        "test_optim.py test_run.py",
+        "test_optim.py run/test_train.py",
     ),
     Fault(
         "biases that decay",
@@ -122,21 +122,27 @@ FAULTS = (
         "label.numel()",
         "test_loss.py",
     ),
-    Fault("IGNORE is 0", "src/atrous/batch.py", "IGNORE = 255", "IGNORE = 0", "test_loss.py test_metric.py"),
+    Fault("IGNORE is 0", "src/atrous/batch.py", "IGNORE = 255", "IGNORE = 0", "test_loss.py metric/test_confusion.py"),
     Fault(
         "truth and prediction exchanged in the matrix",
-        "src/atrous/metric.py",
+        "src/atrous/metric/confusion.py",
         "label[valid].long() * classes + prediction[valid].long()",
         "prediction[valid].long() * classes + label[valid].long()",
-        "test_metric.py",
+        "metric/test_confusion.py",
     ),
-    Fault("trimaps by Euclid's distance", "src/atrous/metric.py", "cv2.DIST_C", "cv2.DIST_L2", "test_metric.py"),
+    Fault(
+        "trimaps by Euclid's distance",
+        "src/atrous/metric/boundary.py",
+        "cv2.DIST_C",
+        "cv2.DIST_L2",
+        "metric/test_confusion.py",
+    ),
     Fault(
         "an IoU that counts what is right twice",
-        "src/atrous/bootstrap.py",
+        "src/atrous/metric/bootstrap.py",
         "right / (truth + found - right)",
         "right / (truth + found)",
-        "test_bootstrap.py",
+        "metric/test_bootstrap.py",
     ),
     Fault(
         "the seed left out of the augmentation",
@@ -164,7 +170,7 @@ FAULTS = (
         "src/atrous/datamodule.py",
         "start=trainer.global_step * self.total_batch",
         "start=trainer.global_step * self.device_batch",
-        "test_run.py",
+        "run/test_train.py",
     ),
     Fault(
         "labels scaled to the pixel below",
@@ -175,10 +181,10 @@ FAULTS = (
     ),
     Fault(
         "a mirrored look that is not turned back",
-        "src/atrous/view.py",
+        "src/atrous/model/tta.py",
         "found = found.flip(-1) if flip else found",
         "found = found",
-        "test_view.py",
+        "model/test_tta.py",
     ),
 )
 

@@ -21,12 +21,13 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
-from atrous.__main__ import tell
-from atrous.build import build_network
+from atrous.config.build import build_network
+from atrous.config.error import message_of
+from atrous.config.override import absences
+from atrous.config.place import CONF
 from atrous.datamodule import Drawn, collate
 from atrous.module import SegmentationModule
-from atrous.override import CONF, absences
-from atrous.run import train
+from atrous.run.train import train
 
 # Twelve iterations of a network of some thousand weights, validated after every sixth.
 MINIATURE = (
@@ -100,7 +101,7 @@ def refusal(folder: Path, *overrides: str) -> str:
     """What a user is told of a run that can't be: one message, exit code 2."""
     with pytest.raises((ValueError, OSError, HydraException)) as caught:
         run(folder, *overrides)
-    told = tell(caught.value)
+    told = message_of(caught.value)
     assert told is not None, caught.value
     assert told[1] == 2
     return told[0]

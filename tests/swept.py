@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from atrous.bootstrap import parts
 from atrous.digest import of_file
-from atrous.metric import Scores
+from atrous.metric.bootstrap import parts
+from atrous.metric.confusion import Scores
 from atrous.sweep.cell import Cell, plan
 
 NAMES = ("sky", "sea", "sand", "sun")

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from atrous.batch import IGNORE, LabelSpace, Sample
-from atrous.data.files import Pair, Unreadable
+from atrous.data.image import Unreadable
+from atrous.data.pairs import Pair
 from atrous.datamodule import Drawn, Once, SegmentationDataModule, Stream, collate
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from atrous.__main__ import main
-from atrous.override import CONF
+from atrous.config.place import CONF
 
 DOCS = CONF.parent / "docs"
 

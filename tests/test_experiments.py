@@ -9,8 +9,8 @@ from miniature import ARCHIVES, prepared, write_voc
 from running import configure, run, run_plain
 
 from atrous.__main__ import main
-from atrous.build import build_network
-from atrous.override import CONF
+from atrous.config.build import build_network
+from atrous.config.place import CONF
 
 HEADS = sorted(path.stem for path in (CONF / "model" / "head").glob("*.yaml"))
 BACKBONES = {"small": 8, "vgg16": 4, "resnet50": 4}

@@ -16,9 +16,9 @@ from running import MINIATURE, configure, weights
 from warm import cold
 
 import atrous
-from atrous.build import build_network
+from atrous.config.build import build_network
 from atrous.crf import DenseCRF
-from atrous.segmenter import Segmenter
+from atrous.inference.segmenter import Segmenter
 
 MODEL = [word for word in MINIATURE if word.startswith(("experiment", "model"))]
 
@@ -180,7 +180,7 @@ def changed(folder, path, **model):
     return path
 
 
-@pytest.mark.parametrize("target", ["os.system", "atrous.folder.subprocess.run", "atrous.model.network.torch.load"])
+@pytest.mark.parametrize("target", ["os.system", "atrous.run.folder.subprocess.run", "atrous.model.network.torch.load"])
 def test_a_configuration_that_names_more_than_a_network_is_not_built(target, folder, tmp_path):
     path = changed(folder, tmp_path / "x.ckpt", backbone={"_target_": target, "command": "touch evil"})
     with pytest.raises(ValueError, match=r"is no class of atrous\.model: trust=True"):

@@ -12,9 +12,10 @@ from running import MINIATURE, Interrupted, atrous, configure, run
 from wandb_server import wandb_server
 
 from atrous.callback.summary import summary, tags
+from atrous.config.place import SWEEPS
+from atrous.config.suggest import problem_with
 from atrous.disk import read_metrics
 from atrous.logger import MetricsCSV, wandb
-from atrous.override import SWEEPS, misunderstood
 
 
 def test_a_row_holds_what_was_taken_at_its_iteration(tmp_path):
@@ -183,5 +184,5 @@ def test_a_wandb_sweep_names_settings_that_are_there(path):
         key: node.get("value", node.get("min", node.get("values", [0])[0])) for key, node in file["parameters"].items()
     }
     words = [f"{key}={value}" for key, value in values.items()]
-    assert misunderstood(words) is None
+    assert problem_with(words) is None
     configure(*words)

@@ -6,7 +6,8 @@ import pytest
 from running import MINIATURE, atrous, equal, weights
 from warm import cold
 
-from atrous.__main__ import main, tell
+from atrous.__main__ import main
+from atrous.config.error import message_of
 
 
 def test_help_lists_the_verbs_without_importing_torch(capsys):
@@ -63,7 +64,7 @@ def test_a_multirun_on_several_processes_in_one_is_refused(tmp_path):
 def test_an_error_that_is_not_ours_is_a_bug_and_keeps_its_traceback():
     with pytest.raises(ValueError, match="invalid literal") as caught:
         int("x")
-    assert tell(caught.value) is None
+    assert message_of(caught.value) is None
 
 
 def test_an_error_of_ours_from_a_loader_process_is_told_as_ours():
@@ -71,7 +72,7 @@ def test_an_error_of_ours_from_a_loader_process_is_told_as_ours():
 
     with pytest.raises(ValueError, match="worker process 0") as caught:
         list(DataLoader(Broken(), num_workers=1))  # type: ignore[arg-type]
-    assert tell(caught.value) == ("`split` must be one of train, val (got 'none')", 2)
+    assert message_of(caught.value) == ("`split` must be one of train, val (got 'none')", 2)
 
 
 class Broken:

@@ -1,7 +1,7 @@
 import pytest
 from running import configure
 
-from atrous.build import build_network
+from atrous.config.build import build_network
 from atrous.optim import sgd
 
 

@@ -14,9 +14,9 @@ import lightning as L
 import pytest
 from running import MINIATURE, atrous, started
 
-from atrous.check import check_launcher
 from atrous.command.sweep import check
-from atrous.override import absences
+from atrous.config.override import absences
+from atrous.run.check import check_launcher
 from atrous.sweep.cell import plan
 
 DDP = ["trainer=ddp", "trainer.devices=2"]

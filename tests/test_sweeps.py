@@ -8,8 +8,9 @@ import torch
 from omegaconf import OmegaConf
 from running import run_plain, take_a_step
 
-from atrous.build import build_network
-from atrous.override import CONF, SWEEPS, sweep_files
+from atrous.config.build import build_network
+from atrous.config.override import sweep_files
+from atrous.config.place import CONF, SWEEPS
 from atrous.sweep.cell import key_of, plan
 
 # As printed: mean IoU before and after the CRF, in the order of the paper's table (None: not told).

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from atrous.segmenter import Segmenter
+    from atrous.inference.segmenter import Segmenter
 
 __version__ = "0.1.0"
 
@@ -22,12 +22,14 @@ def network(*overrides: str, num_classes: int = 21) -> nn.Module:
     """
     from hydra import compose, initialize_config_dir
 
-    from atrous.build import build_network
-    from atrous.override import CONF, absences, misunderstood
+    from atrous.config.build import build_network
+    from atrous.config.override import absences
+    from atrous.config.place import CONF
+    from atrous.config.suggest import problem_with
 
     config_name = "config" if any(word.startswith("experiment=") for word in overrides) else "describe"
     words = absences(overrides, config_name)
-    problem = misunderstood(words, config_name)
+    problem = problem_with(words, config_name)
     if problem:
         raise ValueError(problem)
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -39,6 +41,6 @@ def load(path: str | Path, device: str = "cpu", trust: bool = False) -> Segmente
 
     `trust`: build the network also where its classes are not this package's own, which runs their code.
     """
-    from atrous.segmenter import load
+    from atrous.inference.segmenter import load
 
     return load(path, device, trust)

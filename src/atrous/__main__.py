@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
-PACKAGE = str(Path(__file__).resolve().parent)
-
 VERBS = {
-    "train": ("atrous.run:train", "config", "train a network, or go on training it, and score it"),
+    "train": ("atrous.run.train:train", "config", "train a network, or go on training it, and score it"),
     "sweep": (
         "atrous.command.sweep:sweep",
         "sweep",
@@ -120,7 +116,8 @@ def _hold_the_lifeline() -> None:
 
 
 def _run(verb: str, words: list[str]) -> int:
-    from atrous.override import absences, first_choices, from_files, groups_of, misunderstood, offer_sweeps, paths
+    from atrous.config.override import absences, first_choices, from_files, groups_of, offer_sweeps, paths
+    from atrous.config.suggest import problem_with
 
     parser = _parser(verb)
     asked = parser.parse_intermixed_args(words)
@@ -137,7 +134,7 @@ def _run(verb: str, words: list[str]) -> int:
     if asked.help and not chosen and "experiment" in groups_of(config_name):
         asked.overrides.append("experiment=shapes")  # so that there is something to show
     if not (asked.help or asked.hydra_help or asked.info or asked.shell_completion):
-        problem = misunderstood([*first_choices(asked.overrides), *asked.overrides], config_name)
+        problem = problem_with([*first_choices(asked.overrides), *asked.overrides], config_name)
         if problem:
             return _complain(problem, verb)
 
@@ -177,10 +174,12 @@ def _run(verb: str, words: list[str]) -> int:
             raise
         return stop.code or 0
     except Exception as error:
-        told = None if os.environ.get("ATROUS_TRACEBACK") else tell(error)
-        if told is None:
+        from atrous.config.error import message_of
+
+        message = None if os.environ.get("ATROUS_TRACEBACK") else message_of(error)
+        if message is None:
             raise
-        return _complain(told[0], verb, told[1])
+        return _complain(message[0], verb, message[1])
     return 0
 
 
@@ -200,7 +199,7 @@ def _hydra(job: Callable[[Any], Any], parser: ArgumentParser, asked: Namespace, 
     from hydra._internal.utils import _run_hydra, create_config_search_path
     from hydra.core.global_hydra import GlobalHydra
 
-    from atrous.override import CONF
+    from atrous.config.place import CONF
 
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if not _is_plain(asked):
@@ -220,51 +219,6 @@ def _is_plain(asked: Namespace) -> bool:
     """One run, and nothing asked of Hydra itself."""
     flags = {key: value for key, value in vars(asked).items() if key not in ("overrides", "run")}
     return not any(flags.values()) and not any("hydra" in o.partition("=")[0] for o in asked.overrides)
-
-
-def tell(error: BaseException) -> tuple[str, int] | None:
-    """(message, exit code) for what a user can mend: an error that our own code raised on purpose. None for a bug,
-    which keeps its traceback."""
-    from hydra.errors import HydraException, InstantiationException
-    from omegaconf.errors import OmegaConfBaseException
-
-    if isinstance(error, InstantiationException):
-        where = str(error).rpartition("full_key: ")[2].strip()
-        cause = error.__cause__
-        if isinstance(cause, TypeError) and "argument" in str(cause):
-            return f"`{where}`: {cause}", 2
-        if "Error locating target" in str(error):
-            return f"`{where}._target_`: {str(error).split(',')[0]}", 2
-        return None if cause is None else tell(cause)
-    if isinstance(error, (HydraException, OmegaConfBaseException)):
-        deepest: BaseException = error
-        while deepest.__cause__ is not None:
-            deepest = deepest.__cause__
-        lines = [*str(error).splitlines()[:2], *str(deepest).splitlines()[:2]]
-        return "\n".join(dict.fromkeys(line for line in lines if line)), 2
-    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):  # the CPU's
-        cures = "device_batch=<fewer> (the rest is accumulated), augment.crop=<smaller>, trainer.precision=bf16-mixed"
-        told = f"the device's memory is full ({str(error).splitlines()[0]})"
-        return f"{told}\nwhat helps: in training {cures}; else slide.crop=513 (pictures in tiles)", 1
-    in_worker = re.match(r"Caught (\w+) in DataLoader worker", str(error))
-    if in_worker:
-        files = re.findall(r'File "([^"]+)"', str(error))
-        ours = bool(files) and files[-1].startswith(PACKAGE)
-        message = re.split(rf"\n(?:[\w.]+\.)?{in_worker[1]}: ", str(error))[-1].strip()
-    else:
-        ours, message = _innermost_file(error).startswith(PACKAGE), str(error)
-    if ours and isinstance(error, (ValueError, OSError)):
-        return message, 2
-    if ours and isinstance(error, FloatingPointError):
-        return message, 1
-    return None
-
-
-def _innermost_file(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else str(Path(trace.tb_frame.f_code.co_filename).resolve())
 
 
 def _open_console() -> None:

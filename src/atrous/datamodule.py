@@ -13,10 +13,10 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from atrous.bar import bar
 from atrous.batch import Batch, LabelSpace, Sample
+from atrous.console import bar
 from atrous.data.cache import Decoded
-from atrous.data.files import Unreadable
+from atrous.data.image import Unreadable
 from atrous.data.parallel import begin_worker, cores
 
 log = logging.getLogger("atrous")

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from atrous.batch import Batch
-from atrous.metric import Scores, confusion
+from atrous.metric.confusion import Scores, confusion
 
 
 class ConfusionMatrix(torchmetrics.Metric):

@@ -23,9 +23,10 @@ from warm import cold
 from atrous.__main__ import main
 from atrous.batch import IGNORE, VOID, LabelSpace, Sample, voc_palette
 from atrous.command.browse import browse, data_url, render
-from atrous.folder import RunFolder
-from atrous.override import CONF, absences
-from atrous.run import build_data, build_trainer
+from atrous.config.override import absences
+from atrous.config.place import CONF
+from atrous.run.folder import RunFolder
+from atrous.run.train import build_data, build_trainer
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 NASTY = """</script><script>document.title = "mine"</script><!-- <b title='&amp;'>&"""
@@ -147,7 +148,7 @@ def test_only_what_is_shown_is_read(tmp_path):
     shown = {card["name"] for card in browsed(tmp_path / "out", *words)["cards"]}
     for name in set(ids) - shown:
         (tmp_path / "voc" / "JPEGImages" / f"{name}.jpg").write_bytes(b"")
-    unwanted = ("atrous.run", "atrous.module", "atrous.model", "atrous.logger", "atrous.callback", "wandb")
+    unwanted = ("atrous.run.train", "atrous.module", "atrous.model", "atrous.logger", "atrous.callback", "wandb")
     code = (
         "import sys\n"
         f"sys.modules.update(dict.fromkeys({unwanted}))\n"  # an import of any of them fails

@@ -9,7 +9,8 @@ from PIL import Image
 from atrous.__main__ import main
 from atrous.batch import IGNORE
 from atrous.command.check_data import OfFiles, evenly
-from atrous.data.files import Pair, read_image
+from atrous.data.image import read_image
+from atrous.data.pairs import Pair
 from atrous.data.voc import NAMES, VOC
 from atrous.loss import CrossEntropy
 

@@ -14,9 +14,10 @@ from atrous.__main__ import main
 from atrous.batch import LabelSpace
 from atrous.command.compare import compare, same_pictures
 from atrous.command.evaluate import evaluate
-from atrous.metric import Scores
-from atrous.override import CONF, absences
-from atrous.trial import open_trial
+from atrous.config.override import absences
+from atrous.config.place import CONF
+from atrous.evaluation.evaluator import open_trial
+from atrous.metric.confusion import Scores
 
 
 def configured(verb, *words):

@@ -6,8 +6,8 @@ from running import MINIATURE, atrous, run_plain
 from wandb_server import wandb_server
 
 from atrous.__main__ import main
+from atrous.config.override import absences
 from atrous.digest import of_file
-from atrous.override import absences
 from atrous.sweep.cell import plan
 
 WORDS = [*(word for word in MINIATURE if not word.startswith(("logger", "crf"))), "crf=null"]

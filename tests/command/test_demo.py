@@ -32,9 +32,9 @@ from atrous.command.demo import (
     scale,
     step_of,
 )
-from atrous.override import CONF
-from atrous.segmenter import pixels
-from atrous.trained import open_trained
+from atrous.config.place import CONF
+from atrous.inference.predictor import open_trained
+from atrous.inference.segmenter import pixels
 
 # It is never imported here: it leaves sockets and loops open, which are errors to pytest.
 with_gradio = pytest.mark.skipif(find_spec("gradio") is None, reason="there is no gradio here")
@@ -377,8 +377,8 @@ COUNT_SLIDERS = """
 import sys
 from hydra import compose, initialize_config_dir
 from atrous.command.demo import Studio, first_crf, import_gradio, page
-from atrous.override import CONF
-from atrous.trained import open_trained
+from atrous.config.place import CONF
+from atrous.inference.predictor import open_trained
 with initialize_config_dir(str(CONF), version_base="1.3"):
     trained = open_trained(compose("demo", [f"run='{sys.argv[1]}'"]), "cpu")
 crf = None if trained.segmenter.about.ends_in_crf else first_crf(trained)

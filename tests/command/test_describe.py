@@ -5,7 +5,8 @@ from PIL import Image
 
 from atrous.__main__ import main
 from atrous.command.describe import describe, effective, folded
-from atrous.override import CONF, absences
+from atrous.config.override import absences
+from atrous.config.place import CONF
 
 
 def configure(*overrides):

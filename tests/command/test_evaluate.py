@@ -12,9 +12,9 @@ from running import atrous as atrous_
 import atrous
 from atrous.__main__ import main
 from atrous.command.evaluate import evaluate
+from atrous.config.place import CONF
+from atrous.evaluation.evaluator import open_trial
 from atrous.model.network import Network
-from atrous.override import CONF
-from atrous.trial import open_trial
 
 
 def trial_of(folder, *overrides):

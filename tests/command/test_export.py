@@ -11,8 +11,9 @@ import atrous
 from atrous.__main__ import main
 from atrous.batch import voc_palette
 from atrous.command.export import export, parity
-from atrous.override import CONF, absences
-from atrous.segmenter import Complete
+from atrous.config.override import absences
+from atrous.config.place import CONF
+from atrous.inference.segmenter import Complete
 
 NAMES = ["ground", "disc", "ring", "square"]
 NETWORKS = {

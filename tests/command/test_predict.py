@@ -19,7 +19,7 @@ from atrous.__main__ import main
 from atrous.command import predict
 from atrous.data.photo import read_photo
 from atrous.data.shapes import Shapes
-from atrous.draw import overlay
+from atrous.draw.picture import overlay
 
 H, W = 41, 57
 VIDEO = pytest.mark.skipif(find_spec("imageio_ffmpeg") is None, reason="needs the extra [video]: imageio-ffmpeg")
@@ -451,7 +451,7 @@ def test_a_network_that_gives_nan_is_told_for_each_picture(here, copy):
 
 
 def test_a_picture_that_does_not_fit_into_the_memory_is_told_what_sees_tiles(here, trained, monkeypatch):
-    monkeypatch.setattr("atrous.view.MOST", 1e6)  # 281 terabytes are more than any slip may ask for
+    monkeypatch.setattr("atrous.model.tta.MOST", 1e6)  # 281 terabytes are more than any slip may ask for
     with pytest.raises(SystemExit, match=r"^atrous predict: photo.png.* 57 x 41 pixels.*memory.*slide.crop=513"):
         main(["predict", f"run='{trained}'", "images=photo.png", "out=out", "tta.scales=[1e5]"])
 
@@ -587,7 +587,7 @@ def film(path: str, *words: str, height: int = 48, width: int = 64) -> list[np.n
 
 
 def watched(path: Path | str) -> list[np.ndarray]:
-    from atrous.video import Video
+    from atrous.inference.video import Video
 
     return list(Video.of(Path(path)).read())
 
@@ -598,7 +598,7 @@ def watched(path: Path | str) -> list[np.ndarray]:
     [("v.mp4", []), ("v.mkv", ["-c:a", "libvorbis"]), ("v.webm", []), ("v.avi", ["-q:v", "2"]), ("v.mov", [])],
 )
 def test_a_video_s_overlay_has_its_frames_rate_size_and_sound(here, trained, predicted, name, words):
-    from atrous.video import Video
+    from atrous.inference.video import Video
 
     film(name, *words)
     before = watched(name)
@@ -679,7 +679,7 @@ def test_half_a_video_is_a_bad_file_among_others(here, trained, words, capsys):
 
 @VIDEO
 def test_a_video_that_ffmpeg_gives_up_is_told_with_its_reason_though_the_last_frame_was_taken(here):
-    from atrous.video import Video, writing
+    from atrous.inference.video import Video, writing
 
     at_no_rate = Video(Path("v.mp4"), 4, 4, Fraction(-1), 1, None)  # ffmpeg refuses it at once
 

@@ -15,12 +15,12 @@ from hydra import compose, initialize_config_dir
 from running import MINIATURE, atrous, started
 
 from atrous.__main__ import main
-from atrous.build import build_crf
 from atrous.command.tune import tune
+from atrous.config.build import build_crf
+from atrous.config.place import CONF
 from atrous.crf import DenseCRF
-from atrous.metric import Scores, confusion
-from atrous.override import CONF
-from atrous.trial import open_trial
+from atrous.evaluation.evaluator import open_trial
+from atrous.metric.confusion import Scores, confusion
 
 GRID = ["search.w1=[2,6]", "search.sigma_alpha=[5,15]", "search.sigma_beta=[5,15]", "search.sigma_gamma=[1]"]
 

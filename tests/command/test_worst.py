@@ -12,15 +12,16 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from running import atrous
 
-from atrous import draw
 from atrous.__main__ import main
 from atrous.batch import IGNORE, LabelSpace
-from atrous.bootstrap import parts
 from atrous.command.worst import check_length, choose, confusions, error_url, ranked, render, worst
-from atrous.draw import MENDED, SPOILT, UNCOUNTED, WRONG
-from atrous.metric import Scores, confusion
-from atrous.override import CONF, absences
-from atrous.trial import open_trial
+from atrous.config.override import absences
+from atrous.config.place import CONF
+from atrous.draw import picture
+from atrous.draw.picture import MENDED, SPOILT, UNCOUNTED, WRONG
+from atrous.evaluation.evaluator import open_trial
+from atrous.metric.bootstrap import parts
+from atrous.metric.confusion import Scores, confusion
 
 NASTY = """</script><script>document.title = "mine"</script><!-- <b title='&amp;'>&"""
 
@@ -254,13 +255,13 @@ def test_the_page_can_be_in_a_folder_that_is_a_number_and_a_file_in_its_place_is
 
 
 def test_the_errors_are_looked_for_once_and_not_for_each_colour(monkeypatch):
-    calls, real = [], draw.errors
+    calls, real = [], picture.errors
 
     def counting(*maps):
         calls.append(maps[0].shape)
         return real(*maps)
 
-    monkeypatch.setattr(draw, "errors", counting)
+    monkeypatch.setattr("atrous.command.worst.errors", counting)
     error_url(np.zeros((50, 60), np.uint8), np.ones((50, 60), np.uint8), None, (60, 50))
     assert calls.count((50, 60)) == 1
 

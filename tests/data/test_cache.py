@@ -22,7 +22,8 @@ from atrous.data import cache, parallel
 from atrous.data.cache import Decoded
 from atrous.data.camvid import CamVid
 from atrous.data.cityscapes import Cityscapes
-from atrous.data.files import Pairs, Unreadable, Values
+from atrous.data.image import Unreadable, Values
+from atrous.data.pairs import Pairs
 from atrous.data.voc import VOC
 
 NAMES = tuple(f"{k:03}" for k in range(20))

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from atrous.batch import IGNORE, LabelSpace
-from atrous.data.files import Unreadable, Values, missing, read_image, read_label, spans
+from atrous.data.files import missing
+from atrous.data.image import Unreadable, Values, read_image, read_label, spans
 
 
 def photo(seed: int = 0, size: tuple[int, int] = (37, 51)) -> np.ndarray:

@@ -25,7 +25,7 @@ from atrous.data.files import Files
 from atrous.data.parallel import cores
 from atrous.data.submission import Form, Member, check_archive, look, sizes, write_archive
 from atrous.data.voc import VOC
-from atrous.metric import Scores, confusion
+from atrous.metric.confusion import Scores, confusion
 
 TEST = tuple(f"2008_{k:06}" for k in range(7))
 TEST_FRAMES = ("berlin_000000_000019", "munich_000001_000019")

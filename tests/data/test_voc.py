@@ -11,7 +11,7 @@ from PIL import Image
 
 from atrous.batch import IGNORE
 from atrous.data.camvid import CamVid
-from atrous.data.files import Pairs
+from atrous.data.pairs import Pairs
 from atrous.data.voc import VOC
 
 CONF = Path(__file__).parents[2] / "conf" / "data"

@@ -7,7 +7,7 @@ import pytest
 from running import MINIATURE
 
 from atrous.__main__ import main
-from atrous.override import absences
+from atrous.config.override import absences
 from atrous.sweep import estimate
 from atrous.sweep.cell import plan
 

@@ -12,7 +12,7 @@ import pytest
 from running import MINIATURE, atrous, living, started, wait_until
 
 from atrous.__main__ import main
-from atrous.override import absences
+from atrous.config.override import absences
 from atrous.sweep.cell import State, plan
 from atrous.sweep.launch import begins_with
 from atrous.sweep.pool import Job, Pool, last_line

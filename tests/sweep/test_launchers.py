@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from running import MINIATURE, atrous
 
-from atrous.override import absences
+from atrous.config.override import absences
 from atrous.sweep.cell import plan
 
 USUAL = [word for word in MINIATURE if not word.startswith("trainer.max_steps")]

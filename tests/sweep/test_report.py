@@ -12,9 +12,9 @@ import pytest
 from browser import chromium, page
 from swept import PALETTE, cells_of, confusions, end, evaluate
 
-from atrous import bootstrap
 from atrous.__main__ import main
-from atrous.bootstrap import parts
+from atrous.metric import bootstrap
+from atrous.metric.bootstrap import parts
 from atrous.sweep import files
 from atrous.sweep.cell import note_begun, plan
 from atrous.sweep.files import kept_name, rewritten, write

@@ -8,8 +8,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
-from atrous import chart
 from atrous.disk import read_metrics
+from atrous.draw import chart
 
 
 class Charts(L.Callback):

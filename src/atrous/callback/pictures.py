@@ -14,10 +14,10 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
-from atrous import draw
 from atrous.batch import IGNORE, LabelSpace, Sample
 from atrous.datamodule import SegmentationDataModule, collate
 from atrous.disk import write_whole
+from atrous.draw import picture
 
 SIDE = 480
 """Pixels at most of what is kept: a page shows it smaller."""
@@ -49,13 +49,13 @@ class Pictures(L.Callback):
         rows = [self._predict(trainer, module, sample) for sample in self.samples]
         folder = Path(trainer.default_root_dir) / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
-        draw.save(folder / f"{trainer.global_step:06}.png", draw.sheet(rows, labels))
+        picture.save(folder / f"{trainer.global_step:06}.png", picture.sheet(rows, labels))
         write_whole(folder / "last.npz", kept(rows, labels, trainer.global_step))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_metrics({"val/pictures": [_for_wandb(row, labels) for row in rows]}, trainer.global_step)  # type: ignore[dict-item]
 
-    def _predict(self, trainer: L.Trainer, module: Any, sample: Sample) -> draw.Row:
+    def _predict(self, trainer: L.Trainer, module: Any, sample: Sample) -> picture.Row:
         image = collate([sample]).image.to(module.device)
         height, width = sample.label.shape
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
@@ -63,10 +63,10 @@ class Pictures(L.Callback):
             refined = None if module.crf is None else module.refine(image, scores).max(1).indices[0]
         plain = scores.max(1).indices[0].byte().cpu().numpy()
         refined = None if refined is None else refined.byte().cpu().numpy()
-        return draw.Row(sample.image, sample.label, plain, refined, sample.name)
+        return picture.Row(sample.image, sample.label, plain, refined, sample.name)
 
 
-def kept(rows: Sequence[draw.Row], labels: LabelSpace, iteration: int) -> bytes:
+def kept(rows: Sequence[picture.Row], labels: LabelSpace, iteration: int) -> bytes:
     """An .npz: `names`, `classes`, `palette`, `iteration`; of the k-th picture `image_k`, `label_k`, `prediction_k`,
     and `refined_k` where there is a CRF. Large ones are thinned to every n-th pixel."""
     found: dict[str, Any] = {
@@ -85,7 +85,7 @@ def kept(rows: Sequence[draw.Row], labels: LabelSpace, iteration: int) -> bytes:
     return file.getvalue()
 
 
-def _for_wandb(row: draw.Row, labels: LabelSpace) -> Any:
+def _for_wandb(row: picture.Row, labels: LabelSpace) -> Any:
     """A wandb.Image whose truth, prediction and CRF can be switched on and off, class by class."""
     import wandb
 

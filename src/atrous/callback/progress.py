@@ -12,8 +12,8 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from atrous.bar import duration
 from atrous.batch import Batch
+from atrous.console import duration
 
 
 class Meter(L.Callback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -15,13 +14,13 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from atrous.batch import IGNORE, name_of
 from atrous.callback.checkpoint import Checkpoint
 from atrous.callback.summary import introduce, summarise
+from atrous.console import text
 from atrous.disk import write_whole
-from atrous.metric import Scores
-from atrous.table import text
-from atrous.view import View
+from atrous.metric.confusion import Scores
+from atrous.metric.protocol import protocol
+from atrous.model.tta import View
 
 SCHEMA = 1
 log = logging.getLogger("atrous")
@@ -93,7 +92,9 @@ class Result(L.Callback):
             "best_validation": {"miou": saved.best_miou, "iteration": saved.best_step} if saved.best_step else None,
             "protocol": {
                 "dataset": config["data"]["_target_"],
-                **protocol(pictures.val, split, range(len(split)), config["crf"], str(trainer.precision)),
+                **protocol(
+                    pictures.val, split, range(len(split)), config["crf"], str(trainer.precision), View().settings
+                ),
                 "checkpoint": "last",
                 "iteration": trainer.global_step,
             },
@@ -101,30 +102,6 @@ class Result(L.Callback):
             "devices": trainer.world_size,
             "paper": config["paper"],
         }
-
-
-def protocol(
-    name: str,
-    split: Any,
-    indices: Sequence[int],
-    crf: Mapping[str, Any] | None,
-    precision: str,
-    view: View = View(),  # noqa: B008
-) -> dict[str, Any]:
-    """How these pictures of a split were scored; on those on which its CRF was chosen, that flatters."""
-    told = set((crf or {}).get("chosen_on") or ())
-    names = [name_of(split, index) for index in indices]
-    return {
-        "split": name,
-        "pictures": len(indices),
-        "list": hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:12],
-        "size": "native",
-        **view.told,
-        "crf": None if crf is None else {key: value for key, value in crf.items() if key != "chosen_on"},
-        "crf_chosen_on": sum(name in told for name in names),
-        "ignore": IGNORE,
-        "precision": precision,
-    }
 
 
 def _checkpoint(trainer: L.Trainer) -> Checkpoint:

@@ -16,13 +16,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from atrous.batch import LabelSpace, Sample
-from atrous.build import build_files
-from atrous.config import Browse, Split
+from atrous.config.build import build_files
+from atrous.config.name import choice
+from atrous.config.override import check_number
+from atrous.config.schema import Browse, Split
 from atrous.datamodule import Drawn, Pictures, Stream
 from atrous.disk import out_folder, write_whole
-from atrous.draw import contact_sheet, occurring, png
-from atrous.override import check_number, chosen
-from atrous.page import data_url, fill, packed, shares
+from atrous.draw.page import data_url, fill, packed, shares
+from atrous.draw.picture import contact_sheet, occurring, png
 
 log = logging.getLogger("atrous")
 
@@ -33,7 +34,7 @@ MOST = 500
 def browse(cfg: Browse) -> Path:
     """Writes sheet.png and index.html; gives the folder."""
     check_number("count", cfg.count, 1, MOST, "pictures")
-    experiment = chosen("experiment")
+    experiment = choice("experiment")
     pictures: Pictures = build_files(cfg.data)
     training = cfg.split is Split.train
     name = pictures.train if training else pictures.val
@@ -97,9 +98,9 @@ def what(cfg: Browse, name: str, count: int) -> str:
 
 def about(cfg: Browse, name: str, length: int) -> dict[str, str]:
     """Where the pictures come from, what was done to them, how to get them again."""
-    facts = {"dataset": f"{chosen('data')} ({values(cfg.data)})", "split": f"{name}, {length:,} pictures"}
+    facts = {"dataset": f"{choice('data')} ({values(cfg.data)})", "split": f"{name}, {length:,} pictures"}
     if cfg.split is Split.train:
-        facts["augment"] = "null" if cfg.augment is None else f"{chosen('augment')} ({values(cfg.augment)})"
+        facts["augment"] = "null" if cfg.augment is None else f"{choice('augment')} ({values(cfg.augment)})"
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return facts | {"command": shlex.join(["atrous", "browse", *words])}
 

@@ -17,14 +17,14 @@ import numpy as np
 import yaml
 from omegaconf import DictConfig
 
-from atrous.bar import bar, duration
 from atrous.batch import Sample
-from atrous.build import build_files
-from atrous.data.files import Files, Pair, Pairs, Published, Reader, ids_md5, missing
+from atrous.config.build import build_files
+from atrous.console import bar, duration, text
+from atrous.data.files import Files, Published, ids_md5, missing
+from atrous.data.pairs import Pair, Pairs, Reader
 from atrous.data.parallel import spread
 from atrous.data.statistics import Tally, count, inverse_log, median_frequency
 from atrous.disk import make_folder, write_whole
-from atrous.table import text
 
 log = logging.getLogger("atrous")
 

@@ -11,16 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from atrous import bootstrap, chart
-from atrous.bootstrap import Comparison, Interval, numbers
-from atrous.build import plain
-from atrous.callback.result import protocol, warn_of_choice
+from atrous.callback.result import warn_of_choice
+from atrous.config.build import plain
+from atrous.config.override import check_number
+from atrous.console import text
 from atrous.crf import DenseCRF
 from atrous.disk import out_folder, write_whole
-from atrous.override import check_number
-from atrous.table import text
-from atrous.trained import FOREIGN
-from atrous.trial import Trial, open_trial
+from atrous.draw import chart
+from atrous.evaluation.evaluator import Trial, open_trial
+from atrous.inference.predictor import FOREIGN
+from atrous.metric import bootstrap
+from atrous.metric.bootstrap import Comparison, Interval, numbers
+from atrous.metric.protocol import protocol
 
 log = logging.getLogger("atrous")
 
@@ -164,7 +166,7 @@ def describe(cfg: DictConfig, pair: tuple[Side, Side], found: Comparison, names:
 def about(cfg: DictConfig, side: Side) -> dict[str, Any]:
     trial, node = side.trial, None if side.crf is None else plain(cfg.crf)
     split = trial.probs.split
-    how = protocol(trial.split, split, range(len(split)), node, trial.trained.precision, trial.trained.view)
+    how = protocol(trial.split, split, range(len(split)), node, trial.trained.precision, trial.trained.view.settings)
     return {
         "run": str(trial.trained.path),
         "name": side.name,

@@ -30,11 +30,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from atrous.batch import LabelSpace
-from atrous.build import build_files
+from atrous.config.build import build_files
 from atrous.crf import DenseCRF
-from atrous.page import data_url, packed, shares
-from atrous.segmenter import check_targets, pixels
-from atrous.trained import Trained, open_trained
+from atrous.draw.page import data_url, packed, shares
+from atrous.inference.predictor import Trained, open_trained
+from atrous.inference.segmenter import check_targets, pixels
 
 log = logging.getLogger("atrous")
 

@@ -14,13 +14,13 @@ import torch
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
-from atrous.build import build_network
+from atrous.config.build import build_network
+from atrous.console import text
 from atrous.disk import write_whole
 from atrous.model.atrous import effective_receptive_field, receptive_field
 from atrous.model.backbone.norm import ConvNorm
 from atrous.model.crf import RecurrentCRF
 from atrous.model.flops import counted
-from atrous.table import text
 
 log = logging.getLogger("atrous")
 

@@ -17,12 +17,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from atrous import __version__
-from atrous.build import build_files
+from atrous.config.build import build_files
+from atrous.config.place import CONF
 from atrous.data.files import Files, ids_md5
 from atrous.data.parallel import cores
 from atrous.disk import write_whole
-from atrous.folder import environment
-from atrous.override import CONF
+from atrous.run.folder import environment
 
 log = logging.getLogger("atrous")
 

@@ -15,16 +15,18 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from atrous import bootstrap, chart
-from atrous.build import plain
-from atrous.callback.result import class_table, protocol, warn_of_choice
+from atrous.callback.result import class_table, warn_of_choice
+from atrous.config.build import plain
+from atrous.console import text
 from atrous.data.parallel import cores
 from atrous.digest import of_file
 from atrous.disk import out_folder, write_whole
-from atrous.metric import Counts
-from atrous.table import text
-from atrous.tally import Tally
-from atrous.trial import Trial, open_trial
+from atrous.draw import chart
+from atrous.evaluation.counts import Tally
+from atrous.evaluation.evaluator import Trial, open_trial
+from atrous.metric import bootstrap
+from atrous.metric.confusion import Counts
+from atrous.metric.protocol import protocol
 
 log = logging.getLogger("atrous")
 
@@ -51,7 +53,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
 
     result = describe(trial, before, after) | {
         "protocol": {"dataset": trial.dataset["_target_"]}
-        | protocol(trial.split, trial.probs.split, indices, node, trial.trained.precision, trial.trained.view)
+        | protocol(trial.split, trial.probs.split, indices, node, trial.trained.precision, trial.trained.view.settings)
         | {"left_out": len(trial.probs.split) - len(indices), "weights": str(trial.trained.weights)},
         "of": of_file(trial.trained.home / "result.json"),
     }

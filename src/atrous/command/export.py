@@ -13,8 +13,8 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from atrous.inference.segmenter import About, Complete, Segmenter, last_checkpoint, load, read_network
 from atrous.model.crf import RecurrentCRF
-from atrous.segmenter import About, Complete, Segmenter, last_checkpoint, load, read_network
 
 log = logging.getLogger("atrous")
 

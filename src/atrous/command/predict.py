@@ -21,16 +21,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from atrous.bar import bar
 from atrous.batch import LabelSpace
+from atrous.console import bar
 from atrous.data.photo import PHOTOS, read_photo
 from atrous.disk import make_folder, write_whole
-from atrous.draw import above, indexed, legend, occurring, overlay, png
-from atrous.many import below, check_written, end_with, foreign, reason, told_in
-from atrous.probs import half
-from atrous.tally import told as crf_told
-from atrous.trained import Trained, open_trained
-from atrous.video import VIDEOS, Video, comment_of, ffmpeg, writing
+from atrous.draw.picture import above, indexed, legend, occurring, overlay, png
+from atrous.inference.batch_files import below, check_written, end_with, foreign, reason, told_in
+from atrous.inference.predictor import Trained, open_trained
+from atrous.inference.probs import half
+from atrous.inference.video import VIDEOS, Video, comment_of, ffmpeg, writing
 
 log = logging.getLogger("atrous")
 
@@ -173,8 +172,8 @@ class Work:
     def of(cls, trained: Trained, cfg: DictConfig) -> Work:
         settings = {
             "network": trained.key(),
-            "crf": None if trained.crf is None else json.loads(crf_told(trained.crf)),
-            "view": trained.view.told,
+            "crf": None if trained.crf is None else json.loads(trained.crf.cache_key),
+            "view": trained.view.settings,
             "precision": trained.precision,
         }
         return cls(trained, settings, cfg.overlay, cfg.alpha, cfg.legend, cfg.probs)

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from atrous.bar import bar, duration
+from atrous.console import bar, duration
 from atrous.data.files import Files, ids_md5
 from atrous.data.prepare import NoArchive, Source, Step, alone
 

@@ -17,17 +17,16 @@ import torch
 from omegaconf import DictConfig, ListConfig
 from PIL import Image
 
-from atrous.bar import bar
 from atrous.batch import IGNORE
-from atrous.build import build_crf
+from atrous.config.build import build_crf
+from atrous.console import bar
 from atrous.crf import DenseCRF
 from atrous.data.folder import PICTURES
 from atrous.data.parallel import spread
 from atrous.disk import make_folder, write_whole
-from atrous.draw import Tile, colour, grid, occurring, png
-from atrous.many import below, check_written, end_with, name_some, reason, settings_of
-from atrous.tally import told as crf_told
-from atrous.unary import (
+from atrous.draw.picture import Tile, colour, grid, occurring, png
+from atrous.inference.batch_files import below, check_written, end_with, name_some, reason, settings_of
+from atrous.inference.unary import (
     ARRAYS,
     MADE_WITH,
     Unary,
@@ -145,7 +144,7 @@ class Work:
         if cfg.certainty is None or not 0 < cfg.certainty < 1:
             raise ValueError(f"`certainty` must be between 0 and 1 (got {cfg.certainty}): certainty=0.7")
         void = void_of(cfg.void)
-        settings = json.loads(crf_told(crf)) | ({"certainty": cfg.certainty, "void": void} if labels else {})
+        settings = json.loads(crf.cache_key) | ({"certainty": cfg.certainty, "void": void} if labels else {})
         return cls(crf, labels, cfg.certainty, void, cfg.steps, json.dumps(settings))
 
     def __call__(self, job: Job) -> Done:

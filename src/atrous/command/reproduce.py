@@ -14,12 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from atrous.config import Config
+from atrous.config.place import CONF
+from atrous.config.schema import Config
 from atrous.disk import out_folder, write_whole
-from atrous.folder import environment
-from atrous.override import CONF
-from atrous.run import train
-from atrous.segmenter import targets
+from atrous.inference.segmenter import targets
+from atrous.run.folder import environment
+from atrous.run.train import train
 
 log = logging.getLogger("atrous")
 

@@ -14,15 +14,16 @@ from urllib.parse import quote
 
 from omegaconf import DictConfig
 
-from atrous.bar import bar
-from atrous.build import build_files, plain
-from atrous.data.files import Files, Pair, Pairs, serverless
+from atrous.config.build import build_files, plain
+from atrous.console import bar
+from atrous.data.files import Files, serverless
+from atrous.data.pairs import Pair, Pairs
 from atrous.data.submission import Form, Refused, Size, check_archive, sizes, write_archive
 from atrous.disk import make_folder, write_whole, written_whole
-from atrous.segmenter import check_targets
-from atrous.tally import told
-from atrous.trained import Trained, open_trained
-from atrous.trial import check_classes, dataset_of, meaning
+from atrous.evaluation.counts import cache_key
+from atrous.evaluation.evaluator import check_classes, dataset_of, meaning
+from atrous.inference.predictor import Trained, open_trained
+from atrous.inference.segmenter import check_targets
 
 log = logging.getLogger("atrous")
 
@@ -41,7 +42,7 @@ def submit(cfg: DictConfig) -> Path:
     files = open_files(node, cfg.trust)
     check_classes(trained, files.labels)
     form, split = files.form(cfg.split, cfg.competition), files.unlabelled(cfg.split)
-    key = f"{quote(cfg.split, safe='+')}-{trained.key(meaning(node, split), told(trained.crf))}"
+    key = f"{quote(cfg.split, safe='+')}-{trained.key(meaning(node, split), cache_key(trained.crf))}"
     out = output(cfg.out, trained.home / "submit" / f"{key}{form.archive}", form)
     wanted = sizes(split.pairs)
     folder = make_folder(trained.home / "submit" / key, "run")

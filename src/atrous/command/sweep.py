@@ -13,9 +13,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from atrous.config import Config
+from atrous.config.override import words_of
+from atrous.config.schema import Config
 from atrous.digest import digest
-from atrous.override import words_of
 from atrous.sweep.cell import Cell, Plan, key_of, note_begun, plan
 from atrous.sweep.files import keep, show, write
 from atrous.sweep.launch import RunFailed, begins_with, evaluation, failures, forget_probabilities, objective
@@ -25,7 +25,7 @@ log = logging.getLogger("atrous")
 
 def sweep(cfg: DictConfig) -> float | None:
     """One run, within another launcher's process; ours starts `atrous train` and `atrous evaluate`."""
-    from atrous.run import train
+    from atrous.run.train import train
 
     hydra = HydraConfig.get()
     if hydra.runtime.choices["hydra/sweeper"] != "basic":
@@ -87,7 +87,7 @@ def searching(planned: Plan) -> list[str]:
 
 def check(planned: Plan) -> None:
     """What can't be run is told before the first run starts, and once."""
-    from atrous.check import check_launcher
+    from atrous.run.check import check_launcher
 
     told = planned.cfg.hydra.launcher
     tasks, nodes = told.get("tasks_per_node") or 1, told.get("nodes") or 1
@@ -101,7 +101,7 @@ def check(planned: Plan) -> None:
 
 
 def check_pictures(cells: Sequence[Cell]) -> None:
-    from atrous.build import build_files
+    from atrous.config.build import build_files
 
     for data in {digest(cell.config["data"]): cell.config["data"] for cell in cells}.values():
         files: Any = build_files(data)

@@ -16,17 +16,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from atrous.bar import bar
-from atrous.chart import heat_maps
+from atrous.config.name import choice
+from atrous.config.override import check_number
+from atrous.console import bar, text
 from atrous.crf import DenseCRF
+from atrous.crf.search import Grid, Point
 from atrous.disk import out_folder, write_whole
-from atrous.metric import Scores
-from atrous.override import check_number, chosen
-from atrous.search import Grid, Point
-from atrous.table import text
-from atrous.tally import Tally
-from atrous.trained import check_crf
-from atrous.trial import Trial, open_trial
+from atrous.draw.chart import heat_maps
+from atrous.evaluation.counts import Tally
+from atrous.evaluation.evaluator import Trial, open_trial
+from atrous.inference.predictor import check_crf
+from atrous.metric.confusion import Scores
 
 log = logging.getLogger("atrous")
 
@@ -62,7 +62,7 @@ def tune(cfg: DictConfig) -> Path:
     trial = open_trial(cfg)
     check_crf(trial.trained.segmenter.about)
     indices = drawn(len(trial.probs.split), cfg.pictures, cfg.seed)
-    folder = out_folder(cfg.out, trial.trained.home / "tune" / chosen("search"))
+    folder = out_folder(cfg.out, trial.trained.home / "tune" / choice("search"))
     log.info(
         f"{len(indices)} of the {len(trial.probs.split):,} pictures of {trial.split}, drawn with seed {cfg.seed}; "
         f"{len(crfs)} settings, then {grid.rounds - 1} finer rounds; all that is found is kept in {trial.tally.folder}"
@@ -116,10 +116,10 @@ def write(folder: Path, found: Found, trial: Trial, indices: Sequence[int], cfg:
     lines.writerows([*point, f"{score:.6f}"] for point, score in found.ranked)
     write_whole(folder / "search.csv", table.getvalue().encode())
     names = [trial.name(index) for index in indices]
-    write_whole(folder / "crf.yaml", choice(found, where, names, cfg).encode())
+    write_whole(folder / "crf.yaml", best_as_yaml(found, where, names, cfg).encode())
 
 
-def choice(found: Found, where: str, names: Sequence[str], cfg: DictConfig) -> str:
+def best_as_yaml(found: Found, where: str, names: Sequence[str], cfg: DictConfig) -> str:
     """The best as a file that `crf=` takes."""
     best, score = found.ranked[0]
     values = {name: int(value) if value == int(value) else value for name, value in best._asdict().items()}

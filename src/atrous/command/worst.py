@@ -14,15 +14,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from PIL import Image
 
-from atrous import draw
 from atrous.batch import IGNORE, VOID, LabelSpace
-from atrous.bootstrap import iou, mean_iou, numbers, parts
-from atrous.crf import DenseCRF
+from atrous.config.override import check_number
+from atrous.console import text
 from atrous.disk import out_folder, write_whole
-from atrous.override import check_number
-from atrous.page import data_url, fill, packed, png_url
-from atrous.table import text
-from atrous.trial import Trial, crf_words, open_trial
+from atrous.draw.page import data_url, fill, packed, png_url
+from atrous.draw.picture import MENDED, SPOILT, UNCOUNTED, WRONG, errors, indexed
+from atrous.evaluation.evaluator import Trial, open_trial
+from atrous.metric.bootstrap import iou, mean_iou, numbers, parts
 
 log = logging.getLogger("atrous")
 
@@ -121,7 +120,7 @@ def card(trial: Trial, index: int, ranks: dict[str, int], side: int) -> dict[str
         "shown": list(size),
         "ranks": ranks,
         "image": data_url(np.asarray(photo if scale == 1 else photo.resize(size, Image.Resampling.LANCZOS))),
-        "maps": [png_url(draw.indexed(each, palette)) for each in maps],
+        "maps": [png_url(indexed(each, palette)) for each in maps],
         "errors": error_url(prediction, label, refined, size),
         "packed": packed(np.stack(maps)),
         **scores(final),
@@ -147,10 +146,10 @@ def shrunk(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def error_url(prediction: np.ndarray, label: np.ndarray, refined: np.ndarray | None, size: tuple[int, int]) -> str:
-    """`draw.errors`, transparent where it is right: the page has the picture below it."""
+    """`errors`, transparent where it is right: the page has the picture below it."""
     nothing = np.zeros((1, 1), np.uint8)
-    known = np.array([draw.errors(nothing, nothing)[0, 0], draw.WRONG, draw.MENDED, draw.SPOILT, draw.UNCOUNTED])
-    shown, index = draw.errors(prediction, label, refined), np.zeros(label.shape, np.uint8)
+    known = np.array([errors(nothing, nothing)[0, 0], WRONG, MENDED, SPOILT, UNCOUNTED])
+    shown, index = errors(prediction, label, refined), np.zeros(label.shape, np.uint8)
     for value, rgb in enumerate(known):
         index[(shown == rgb).all(2)] = value
     picture = Image.fromarray(shrunk(index, size))
@@ -184,15 +183,15 @@ def confusions(matrix: np.ndarray) -> list[list[float]]:
 # ---- the page -------------------------------------------------------------------------------------------------------
 def render(title: str, facts: dict[str, str], cards: Sequence[dict], labels: LabelSpace, least: int) -> str:
     refined = any(len(each["maps"]) == 3 for each in cards)
-    wrong = [("still wrong" if refined else "wrong", draw.WRONG)]
+    wrong = [("still wrong" if refined else "wrong", WRONG)]
     if refined:
-        wrong += [("mended by the CRF", draw.MENDED), ("spoilt by the CRF", draw.SPOILT)]
+        wrong += [("mended by the CRF", MENDED), ("spoilt by the CRF", SPOILT)]
     colours = [*zip(labels.names, labels.palette.tolist()), *[("", (0, 0, 0))] * (IGNORE - len(labels)), ("void", VOID)]
     data = {
         "facts": facts,
         "least": least,
         "classes": {k: {"name": name, "colour": rgb} for k, (name, rgb) in enumerate(colours) if name},
-        "errors": [{"name": name, "colour": rgb} for name, rgb in [*wrong, ("not counted", draw.UNCOUNTED)]],
+        "errors": [{"name": name, "colour": rgb} for name, rgb in [*wrong, ("not counted", UNCOUNTED)]],
         "titles": ["truth", "prediction", "after the CRF"],
         "cards": list(cards),
     }
@@ -205,20 +204,13 @@ def about(cfg: DictConfig, trial: Trial) -> dict[str, str]:
     facts = {
         "run": str(trial.trained.path),
         "split": f"{trial.split}, {len(trial.probs.split):,} pictures",
-        "CRF": "none" if crf is None else crf_text(crf),
+        "CRF": "none" if crf is None else crf.text,
         "worst": f"the {cfg.count} lowest by mean IoU, each over the classes in its own truth or prediction; and for "
         f"each class the {cfg.per_class} lowest by its IoU, of the pictures with at least {cfg.least:,} pixels of it",
     }
     if view.words:
         facts["looks"] = " ".join(view.words)
     return facts | {"command": shlex.join(["atrous", "worst", *words])}
-
-
-def crf_text(crf: DenseCRF) -> str:
-    """Its values by their names, and what is not usual about it."""
-    keys = ("w1", "sigma_alpha", "sigma_beta", "w2", "sigma_gamma")
-    unusual = [word.replace("_", " ") for word in crf_words(crf)[1 + len(keys) :]]
-    return ", ".join([*(f"{key} {getattr(crf, key):g}" for key in keys), *unusual])
 
 
 def run_name(path: Path) -> str:

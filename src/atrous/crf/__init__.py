@@ -1,5 +1,5 @@
 """The fully connected CRF of both papers: pictures and probabilities in, refined probabilities out."""
 
-from .dense import DenseCRF
+from atrous.crf.dense import DenseCRF
 
 __all__ = ["DenseCRF"]

@@ -4,58 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from . import native, reference
-from .lattice import Normalization
+from atrous.crf import native, reference
+from atrous.crf.energy import Energy
 
 
 @dataclass(frozen=True, eq=False)
-class DenseCRF:
-    """Mean field in the CRF whose every two pixels i, j are neighbours. Their energy, where the labels differ, is
+class DenseCRF(Energy):
+    """Mean field in the CRF whose every two pixels are neighbours.
 
-        w1 · exp(-|p_i - p_j|² / 2 sigma_alpha² - |I_i - I_j|² / 2 sigma_beta²)
-      + w2 · exp(-|p_i - p_j|² / 2 sigma_gamma²)
-
-    with positions p in pixels and colours I of 0 … 255, and a pixel's own energy is -log of its probability.
-
-    `normalization`: the kernels are divided by √n on both sides (`symmetric`), or by n `after` filtering; n is what a
-    kernel makes of ones. `compatibility` (K, K), a tensor or rows of numbers, replaces "where the labels differ" by a
-    cost for each two labels.
     The native backend is differentiable in the probabilities, the compatibility, and in w1 and w2, which may be
-    tensors, () or (K,). `processes`: how many pictures pydensecrf works on at a time; None is one for each core.
+    tensors, () or (K,).
     """
 
-    w1: float | Tensor
-    sigma_alpha: float
-    sigma_beta: float
-    w2: float | Tensor
-    sigma_gamma: float
-    iterations: int = 10
-    normalization: Normalization = "symmetric"
-    backend: Literal["native", "pydensecrf"] = "native"
-    compatibility: Tensor | None = None
-    processes: int | None = None
-
     def __post_init__(self) -> None:
-        for name in ("sigma_alpha", "sigma_beta", "sigma_gamma"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"`{name}` must be positive (got {getattr(self, name)})")
-        for name in ("w1", "w2"):
-            value = getattr(self, name)
-            if not isinstance(value, Tensor) and not 0 <= value < float("inf"):
-                raise ValueError(f"`{name}` must not be negative (got {value})")
-        if self.iterations < 0:
-            raise ValueError(f"`iterations` must not be negative (got {self.iterations})")
-        if self.normalization not in ("symmetric", "after"):
-            raise ValueError(f"`normalization` must be `symmetric` or `after` (got {self.normalization!r})")
-        if self.backend not in ("native", "pydensecrf"):
-            raise ValueError(f"`backend` must be `native` or `pydensecrf` (got {self.backend!r})")
-        if self.compatibility is not None and not isinstance(self.compatibility, Tensor):
-            object.__setattr__(self, "compatibility", _matrix(self.compatibility))
+        super().__post_init__()
         if self.backend == "pydensecrf":
             reference.check(self)
 
@@ -87,13 +53,6 @@ class DenseCRF:
         if self.compatibility is not None and self.compatibility.shape != (K, K):
             raise ValueError(f"`compatibility` must be {(K, K)} (got {tuple(self.compatibility.shape)})")
         return image.to(probs.device, non_blocking=True), probs.to(torch.promote_types(probs.dtype, torch.float32))
-
-
-def _matrix(rows: Sequence[Sequence[float]]) -> Tensor:
-    try:
-        return torch.tensor(rows, dtype=torch.float32)
-    except (TypeError, ValueError):
-        raise ValueError(f"`compatibility` must be rows of numbers, one row a label (got {rows})") from None
 
 
 def _check_image(image: Tensor) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .dense import DenseCRF
-    from .lattice import Normalization
+from atrous.crf.energy import Energy
+from atrous.crf.lattice import Normalization
 
 
-def kernels(crf: DenseCRF, image: Tensor, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def kernels(crf: Energy, image: Tensor, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     """A picture (3, H, W) uint8 -> its bilateral and its spatial kernel, each (N, N) over its N = H·W pixels."""
     _, H, W = image.shape
     y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
@@ -23,7 +20,7 @@ def kernels(crf: DenseCRF, image: Tensor, dtype: torch.dtype = torch.float64) ->
     return _normalize(bilateral, crf.normalization), _normalize(spatial, crf.normalization)
 
 
-def refine(crf: DenseCRF, image: Tensor, probs: Tensor) -> Tensor:
+def refine(crf: Energy, image: Tensor, probs: Tensor) -> Tensor:
     """Pictures (B, 3, H, W) uint8 and probabilities (B, K, H, W) -> probabilities (B, K, H, W)."""
     K = probs.shape[1]
     mu = 1 - torch.eye(K, dtype=probs.dtype) if crf.compatibility is None else crf.compatibility

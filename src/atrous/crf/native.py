@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .lattice import Lattice, Normalization, build
-
-if TYPE_CHECKING:
-    from .dense import DenseCRF
+from atrous.crf.energy import Energy, energy
+from atrous.crf.lattice import Lattice, Normalization, build
 
 Weight = float | Tensor
-SMALLEST = 1e-8  # a probability of 0 would be an infinite energy; float16 has nothing between 0 and 6e-8
 ROWS = 8192  # to a thread: with some twenty labels half a megabyte, which its cache holds
 
 
@@ -122,19 +118,14 @@ def _divisor(sigma: float, device: torch.device) -> Tensor:
     return torch.full((), sigma, dtype=torch.float32, device=device)
 
 
-def energy(probs: Tensor) -> Tensor:
-    """U = -log P"""
-    return probs.clamp(min=SMALLEST).log_().neg_()
-
-
-def refine(crf: DenseCRF, image: Tensor, probs: Tensor) -> Tensor:
+def refine(crf: Energy, image: Tensor, probs: Tensor) -> Tensor:
     """Pictures (B, 3, H, W) uint8 and probabilities (B, K, H, W) -> probabilities (B, K, H, W)."""
     if len(image) > 1 and not image.is_cuda:  # one picture's lattice may fit the cache, sixteen do not
         return torch.cat([refine(crf, i, p) for i, p in zip(image.split(1), probs.split(1))])
     return next(refine_each([crf], image, probs))
 
 
-def refine_each(crfs: Sequence[DenseCRF], image: Tensor, probs: Tensor) -> Iterator[Tensor]:
+def refine_each(crfs: Sequence[Energy], image: Tensor, probs: Tensor) -> Iterator[Tensor]:
     """What each of these CRFs, which differ in their weights, makes of the pictures: all on the same lattices."""
     B, K, H, W = probs.shape
     first = crfs[0]
@@ -150,7 +141,7 @@ def refine_each(crfs: Sequence[DenseCRF], image: Tensor, probs: Tensor) -> Itera
         yield Q.view(B, H, W, K).permute(0, 3, 1, 2).contiguous()
 
 
-def _infer(crf: DenseCRF, unary: Tensor, bilateral: Lattice, spatial: Lattice) -> Tensor:
+def _infer(crf: Energy, unary: Tensor, bilateral: Lattice, spatial: Lattice) -> Tensor:
     learns = (unary, crf.w1, crf.w2, crf.compatibility)
     if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in learns):
         kernels = [(crf.w1, bilateral.filter), (crf.w2, spatial.filter)]

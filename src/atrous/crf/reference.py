@@ -11,16 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .lattice import Normalization
-from .native import energy
+from atrous.crf.energy import Energy, energy
+from atrous.crf.lattice import Normalization
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from .dense import DenseCRF
 
-
-def check(crf: DenseCRF) -> None:
+def check(crf: Energy) -> None:
     """Say at once what would fail at the first picture."""
     if importlib.util.find_spec("pydensecrf") is None:
         raise ValueError(
@@ -35,7 +33,7 @@ def check(crf: DenseCRF) -> None:
         raise ValueError("`compatibility` must be symmetric for pydensecrf, which symmetrises it: backend=native")
 
 
-def refine(crf: DenseCRF, image: Tensor, probs: Tensor) -> Tensor:
+def refine(crf: Energy, image: Tensor, probs: Tensor) -> Tensor:
     """Pictures (B, 3, H, W) uint8 and probabilities (B, K, H, W) -> probabilities (B, K, H, W)."""
     if torch.is_grad_enabled() and probs.requires_grad:
         raise ValueError("`backend` pydensecrf has no gradient: backend=native, or torch.no_grad()")

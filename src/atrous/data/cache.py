@@ -15,17 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
-from PIL import Image
 
 from atrous.batch import Sample
+from atrous.data.image import Unreadable
+from atrous.data.pairs import Pair, Pairs
 from atrous.data.parallel import spread
 from atrous.disk import locked, make_folder, write_whole
-
-if TYPE_CHECKING:
-    from atrous.data.files import Pair, Pairs
 
 FORMAT = 1
 CHUNK = 64
@@ -125,8 +123,6 @@ class Decoded(Sequence[Sample]):
         self, index: np.ndarray, done: int, pixels: int, report: Callable[[int, int], None], max_bad: int
     ) -> None:
         """All pictures from `done` on, into the file `pixels`; those that can't be read are marked in the index."""
-        from atrous.data.files import Unreadable
-
         todo = [(k, *index[k].tolist()[:3]) for k in range(done, len(index))]
         with closing(spread(partial(write_sample, self.samples, self._path("pixels")), todo)) as results:  # type: ignore[type-var]
             for error in results:
@@ -240,12 +236,3 @@ def read_index(path: Path, pixels: Path) -> np.ndarray | None:
     last = index[-1]
     whole = int(last["offset"]) + 4 * int(last["height"]) * int(last["width"])
     return index if pixels.stat().st_size >= whole else None
-
-
-def stored_size(path: Path) -> tuple[int, int]:
-    """(H, W) as the file tells it of itself, without decoding it; nothing where it is no picture."""
-    try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return 0, 0

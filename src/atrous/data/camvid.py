@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from atrous.batch import IGNORE, LabelSpace
-from atrous.data.files import Files, Pair, Published, Values, find_list, pascal_pairs, read_ids
+from atrous.data.files import Files, Published, find_list, read_ids
+from atrous.data.image import Values
+from atrous.data.pairs import Pair, pascal_pairs
 from atrous.data.prepare import Step, Unpack
 
 CLASSES = {

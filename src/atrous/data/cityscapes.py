@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from atrous.batch import IGNORE, LabelSpace
-from atrous.data.files import Files, Pair, Published, Reader, Values, read_image, read_label
+from atrous.data.files import Files, Published
+from atrous.data.image import Values, read_image, read_label
+from atrous.data.pairs import Pair, Reader
 from atrous.data.prepare import Step, Unpack
 from atrous.data.submission import Form
 

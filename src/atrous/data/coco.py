@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from atrous.batch import IGNORE, LabelSpace, voc_palette
-from atrous.data.files import Files, Pair, encode_label, find_list
+from atrous.data.files import Files, find_list
+from atrous.data.image import encode_label
+from atrous.data.pairs import Pair
 from atrous.data.prepare import Convert, Lists, Step, Unpack
 from atrous.data.voc import NAMES
 

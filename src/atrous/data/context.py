@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from atrous.batch import IGNORE, LabelSpace, voc_palette
-from atrous.data.files import Files, Pair, Published, Values, encode_label, find_list, pascal_pairs, read_ids
+from atrous.data.files import Files, Published, find_list, read_ids
+from atrous.data.image import Values, encode_label
 from atrous.data.mat import read_mat
+from atrous.data.pairs import Pair, pascal_pairs
 from atrous.data.prepare import Convert, Lists, Step, Unpack, voc2010
 
 # In the order of 59_labels.txt, VOC's own classes first: [raw label of labels.txt, name].

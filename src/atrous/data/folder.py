@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from atrous.batch import IGNORE, LabelSpace, voc_palette
-from atrous.data.files import Files, Pair, Reader, Values, read_image, read_stored
+from atrous.data.files import Files
+from atrous.data.image import Values, read_image, read_stored
+from atrous.data.pairs import Pair, Reader
 
 EXAMPLE = """\
   names: [background, leaf, fruit]   # the classes 0, 1, 2 of the label files

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from atrous.batch import LabelSpace, voc_palette
-from atrous.data.files import Files, Pair, Published, encode_label, find_list, pascal_pairs, read_ids, read_stored
+from atrous.data.files import Files, Published, find_list, read_ids
+from atrous.data.image import encode_label, read_stored
 from atrous.data.mat import elements, read_mat
+from atrous.data.pairs import Pair, pascal_pairs
 from atrous.data.prepare import Convert, Lists, Step, Unpack, voc2010
 
 NAMES = ("background", "head", "torso", "upper_arms", "lower_arms", "upper_legs", "lower_legs")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from atrous.data.files import Unreadable, decode_image, to_rgb, unreadable
 from atrous.data.folder import PICTURES
+from atrous.data.image import Unreadable, decode_image, to_rgb, unreadable
 
 PHOTOS = (*PICTURES, ".gif", ".avif", ".jp2", ".ppm", ".pgm", ".tga", ".heic", ".heif")
 """What is taken for a picture in a folder; a file that is named by itself may have any suffix."""

@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image
 
 from atrous.batch import IGNORE
-from atrous.data.cache import stored_size
-from atrous.data.files import Pair, encode_label, spans
+from atrous.data.image import encode_label, spans, stored_size
+from atrous.data.pairs import Pair
 from atrous.data.parallel import cores
 from atrous.data.prepare import members
 from atrous.disk import writing

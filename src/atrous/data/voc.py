@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from atrous.batch import LabelSpace, voc_palette
-from atrous.data.files import Files, Pair, Published, encode_label, find_list, pascal_pairs, read_ids
+from atrous.data.files import Files, Published, find_list, read_ids
+from atrous.data.image import encode_label
 from atrous.data.mat import read_mat
+from atrous.data.pairs import Pair, pascal_pairs
 from atrous.data.prepare import Convert, Lists, Step, Unpack
 from atrous.data.submission import Form
 

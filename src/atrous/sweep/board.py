@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from atrous.bar import duration
+from atrous.console import duration
 from atrous.sweep.pool import Job, Pool
 
 EVERY = 30.0

@@ -17,21 +17,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from atrous.config import SWEEP_ONLY
+from atrous.config.name import folder_name, name_of
+from atrous.config.override import absences, choice_in, composed, composing, offer_sweeps, params_of
+from atrous.config.schema import SWEEP_ONLY
+from atrous.config.suggest import first_of
 from atrous.digest import of_file
 from atrous.disk import append_lines
-from atrous.folder import RunFolder
-from atrous.override import (
-    absences,
-    choice_in,
-    composed,
-    composing,
-    first_of,
-    name_of,
-    offer_sweeps,
-    params_of,
-    told_of,
-)
+from atrous.run.folder import RunFolder
 
 ROOT = Path("runs/sweep")
 BEGUN = "runs.jsonl"
@@ -238,4 +230,4 @@ def key_of(word: str) -> str:
 
 def sweep_name(words: Sequence[str]) -> str:
     """<sweep>/<what else was told>, the same for the same command."""
-    return f"{choice_in(words, 'sweeps') or 'mine'}/{told_of(words, ('hydra', 'hydra/launcher', 'hydra/sweeper'))}"
+    return f"{choice_in(words, 'sweeps') or 'mine'}/{folder_name(words, ('hydra', 'hydra/launcher', 'hydra/sweeper'))}"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from omegaconf import OmegaConf
 
-from atrous.bar import duration
+from atrous.console import duration
 from atrous.digest import digest
 from atrous.disk import read_metrics
 from atrous.sweep.cell import Cell, Plan, State, make_cells, one_of
@@ -102,7 +102,7 @@ def sharing_cores(slots: int) -> Iterator[None]:
 
 def pictures_of(cell: Cell) -> Pictures:
     """Where the files are not there, what is known without them."""
-    from atrous.build import build_files
+    from atrous.config.build import build_files
 
     files: Any = build_files(cell.config["data"])
     crop = (cell.config["augment"] or {}).get("crop")
@@ -131,7 +131,7 @@ def time_steps(cell: Cell, pictures: Pictures, world: int) -> Timing:
     import torch
 
     from atrous.batch import Batch
-    from atrous.run import train_only
+    from atrous.run.train import train_only
 
     cfg: Any = OmegaConf.create(cell.config)
     device = "cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu"
@@ -173,8 +173,8 @@ def network_of(cell: Cell, classes: int, device: str) -> Any:
     import torch
 
     from atrous.batch import LabelSpace
-    from atrous.build import build_network
-    from atrous.run import build_module
+    from atrous.config.build import build_network
+    from atrous.run.train import build_module
 
     cfg: Any = OmegaConf.create(cell.config)
     labels = LabelSpace([str(k) for k in range(classes)])
@@ -186,7 +186,7 @@ def network_of(cell: Cell, classes: int, device: str) -> Any:
 def autocast(cfg: Any, device: str) -> Any:
     import torch
 
-    from atrous.build import precision
+    from atrous.config.build import precision
 
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision(cfg.trainer))
     return torch.autocast(device, dtype=kind, enabled=kind is not None)
@@ -226,7 +226,7 @@ def table(lines: Sequence[Sequence[str]]) -> str:
     from rich.markup import escape
     from rich.table import Table
 
-    from atrous.table import text
+    from atrous.console import text
 
     shown = Table()
     shown.add_column("row", overflow="fold")

@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from atrous.override import check_number, words_of
+from atrous.config.override import check_number, words_of
 from atrous.sweep.board import Board
 from atrous.sweep.cell import ROOT, Cell, State, make_cells, note_begun
 from atrous.sweep.pool import Job, Pool

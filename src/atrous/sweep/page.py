@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from atrous.page import data_url, fill, png_url
+from atrous.draw.page import data_url, fill, png_url
 from atrous.sweep.cell import Cell, Plan
 from atrous.sweep.report import ENDS
 from atrous.sweep.table import columns, every, notes

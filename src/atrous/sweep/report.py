@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from atrous import bootstrap
 from atrous.digest import digest
 from atrous.disk import read_metrics
+from atrous.metric import bootstrap
 from atrous.sweep.cell import Cell, Plan
 
 SCHEMA = 1
@@ -161,7 +161,7 @@ def _gflops(known_by: str, model: str, classes: int) -> float:
     import torch
     from omegaconf import OmegaConf
 
-    from atrous.build import build_network
+    from atrous.config.build import build_network
     from atrous.model.flops import flops
 
     with torch.device("meta"):

@@ -232,7 +232,7 @@ def terminal(data: dict[str, Any]) -> str:
     from rich.markup import escape
     from rich.table import Table
 
-    from atrous.table import text
+    from atrous.console import text
 
     shown = columns(data)
     table = Table(title=escape(data["title"]), title_justify="left", title_style="bold")

@@ -7,7 +7,7 @@ from miniature import write_voc
 
 from atrous.__main__ import main
 from atrous.data.voc import VOC
-from atrous.metric import Counts
+from atrous.metric.confusion import Counts
 
 SMALL = ["model/backbone=resnet101", "model.backbone.width=2"]
 

@@ -1,0 +1,1 @@
+"""Hydra: the schema of a configuration, what a command line means, and the objects it is built into."""

@@ -1,0 +1,17 @@
+"""The folders of conf/ and sweeps/: inside the package where it is installed, beside src/ in a clone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CLONE = PACKAGE.parents[1]
+"""The repository's root, in a clone. What is looked for there alone may be missing."""
+
+
+def _folder(name: str) -> Path:
+    inside = PACKAGE / name
+    return inside if inside.is_dir() else CLONE / name
+
+
+CONF, SWEEPS = _folder("conf"), _folder("sweeps")
