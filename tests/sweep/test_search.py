@@ -54,7 +54,7 @@ def test_optuna_gets_the_scores_and_a_second_time_the_same_runs(here):
 
 def test_without_optuna_a_line_says_how_to_install_it(here, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_optuna_sweeper", None)
-    monkeypatch.setattr("atrous.config.override.find_spec", lambda name: None)
+    monkeypatch.setattr("atrous.config.suggest.find_spec", lambda name: None)
     for asked in (["sweeps=optim"], ["experiment=shapes", "hydra/sweeper=optuna"]):
         assert main(["sweep", *asked]) == 2
         assert "pip install 'atrous[search]'" in capsys.readouterr().err
