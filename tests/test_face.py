@@ -117,7 +117,7 @@ def test_classes_and_palette_are_the_datasets(folder):
 def test_crf_is_the_runs_or_else_v2s(remove, crf, folder, image):
     segmenter = atrous.load(folder)
     if remove:
-        segmenter.about.config["crf"] = None
+        segmenter.info.config["crf"] = None
     probs = torch.from_numpy(segmenter.probs(image))[None]
     expected = crf(torch.from_numpy(image).permute(2, 0, 1)[None].contiguous(), probs)[0].numpy()
     np.testing.assert_allclose(segmenter.probs(image, crf=True), expected, atol=1e-5)
@@ -148,10 +148,10 @@ def written(path, content):
     ("name", "content", "told"),
     [
         ("weights.ckpt", {"state_dict": {"conv.weight": torch.zeros(1)}}, "was not saved by atrous"),
-        ("weights.ckpt", [1, 2], "was not saved by atrous"),
-        ("weights.ckpt", b"not a checkpoint", "is no checkpoint"),
-        ("weights.ckpt", {"state_dict": Evil()}, "without running code"),
-        ("weights.safetensors", b"x" * 50, "is no safetensors file"),
+        ("weights.ckpt", [1, 2], "holds no tensors by name but a list"),
+        ("weights.ckpt", b"not a checkpoint", "is damaged, or only a part of a file, or no file of weights"),
+        ("weights.ckpt", {"state_dict": Evil()}, "it wants to run posix.system"),
+        ("weights.safetensors", b"x" * 50, "is damaged, or only a part of a file"),
         ("program.pt2", b"x" * 50, "is no torch.export file"),
         ("picture.jpg", b"", "is none of what can be loaded: a run folder, a checkpoint"),
     ],

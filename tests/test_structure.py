@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from atrous.config.override import groups_of
 from atrous.config.place import CONF
-from atrous.inference.segmenter import targets
+from atrous.config.trust import targets
 
 GROUPS = sorted(
     {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {".", "experiment", "small"}

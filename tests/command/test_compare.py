@@ -12,11 +12,12 @@ from running import SCRAMBLED, atrous, run
 
 from atrous.__main__ import main
 from atrous.batch import LabelSpace
-from atrous.command.compare import compare, same_pictures
+from atrous.command.compare import compare
 from atrous.command.evaluate import evaluate
 from atrous.config.override import absences
 from atrous.config.place import CONF
-from atrous.evaluation.evaluator import open_trial
+from atrous.evaluation.compare import pair_pictures
+from atrous.evaluation.evaluator import open_evaluator
 from atrous.metric.confusion import Scores
 
 
@@ -62,10 +63,10 @@ def test_the_scores_are_those_that_evaluate_finds(copy, longer):
 
 def test_the_pictures_changes_are_of_their_own_mean_iou(copy, longer):
     found = compared(copy, longer)["pictures"]
-    trials = [open_trial(configured("evaluate", f"run='{folder}'")) for folder in (copy, longer)]
+    trials = [open_evaluator(configured("evaluate", f"run='{folder}'")) for folder in (copy, longer)]
     changes = {}
     for index in range(10):
-        a, b = (Scores.of(trial.tally.confusion(None, index)).mean_iou for trial in trials)
+        a, b = (Scores.of(evaluator.counts.confusion(None, index)).mean_iou for evaluator in trials)
         changes[trials[0].name(index)] = b - a
     assert found["change"] == pytest.approx(changes, abs=1e-12)
     signs = [np.sign(value) for value in changes.values()]
@@ -123,7 +124,7 @@ def test_compare_as_a_user_types_it(copy, longer):
     assert done.stdout.rstrip().splitlines()[-2] == f"{folder}/"
     assert found["verdict"] in done.stdout
     assert f"a = run: {copy}" in done.stdout
-    assert "what another seed of training would change" in done.stdout
+    assert "an interval over pictures says nothing about another seed of training" in done.stdout
     assert "of 10 pictures an interval is a guess itself" in done.stdout
     assert found["bootstrap"] == {"over": "pictures", "resamples": 10000, "seed": 3, "interval": 0.95}
     assert found["b"]["protocol"]["pictures"] == 10
@@ -154,13 +155,13 @@ def test_runs_of_other_classes_are_not_compared(copy, longer, capsys):
 
 
 def test_runs_on_datasets_of_other_classes_each_its_own_are_not_compared():
-    def trial(*names: str) -> Any:
+    def evaluator(*names: str) -> Any:
         return SimpleNamespace(labels=LabelSpace(names, np.arange(3 * len(names)).reshape(-1, 3)))
 
     with pytest.raises(ValueError, match=r"the runs know other classes \(as disc / ring\)"):
-        same_pictures(trial("ground", "disc"), trial("ground", "ring"))
+        pair_pictures(evaluator("ground", "disc"), evaluator("ground", "ring"))
     with pytest.raises(ValueError, match=r"the runs know other classes \(2 and 3\)"):
-        same_pictures(trial("ground", "disc"), trial("ground", "disc", "ring"))
+        pair_pictures(evaluator("ground", "disc"), evaluator("ground", "disc", "ring"))
 
 
 def rename(saved):
@@ -183,7 +184,7 @@ def test_a_run_can_be_compared_with_weights_from_elsewhere(copy, tmp_path, capsy
     found = json.loads(path.read_text())
     assert found["mean_iou"]["difference"] == pytest.approx(0, abs=0.02)  # theirs is computed in another precision
     assert main(["compare", f"a={copy}", f"b={copy}", *network, *data]) == 2
-    assert "tells by itself what network it is" in capsys.readouterr().err
+    assert "says itself which network it is" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -217,6 +218,6 @@ def test_the_comparison_can_be_in_a_folder_that_is_a_number_and_a_file_in_its_pl
     (tmp_path / "2023").write_text("a file")
     assert main([*words, "out=2023"]) == 2
     assert "`out=2023` can't be made a folder" in capsys.readouterr().err
-    assert not list(tmp_path.glob("*/trial/*/counts*"))
+    assert not list(tmp_path.glob("*/evaluator/*/counts*"))
     assert main([*words, "out=2024"]) == 0
     assert (tmp_path / "2024" / "compare.json").exists()

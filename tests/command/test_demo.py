@@ -19,22 +19,12 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from running import atrous, configure, run
 
-from atrous.command.demo import (
-    EXAMPLES,
-    SLIDERS,
-    Studio,
-    demo,
-    examples,
-    first_crf,
-    free_port,
-    open_browser,
-    pieces,
-    scale,
-    step_of,
-)
+from atrous.command.demo import demo, free_port, open_browser
 from atrous.config.place import CONF
-from atrous.inference.predictor import open_trained
+from atrous.inference.demo_page import SLIDERS, pieces, scale, step_of
+from atrous.inference.predictor import open_predictor
 from atrous.inference.segmenter import pixels
+from atrous.inference.studio import EXAMPLES, Studio, examples, first_crf
 
 # It is never imported here: it leaves sockets and loops open, which are errors to pytest.
 with_gradio = pytest.mark.skipif(find_spec("gradio") is None, reason="there is no gradio here")
@@ -42,7 +32,7 @@ with_gradio = pytest.mark.skipif(find_spec("gradio") is None, reason="there is n
 
 @pytest.fixture(scope="module")
 def opened(trained):
-    return open_trained(told(trained), device="cpu")
+    return open_predictor(told(trained), device="cpu")
 
 
 def told(run, *words):
@@ -77,55 +67,58 @@ def count_runs(module):
 
 # ---- what is computed -----------------------------------------------------------------------------------------------
 def test_the_labels_shown_are_those_that_the_network_and_the_crf_give(opened, studio, image):
-    before, after = labels_of(studio.show(studio.look(image, "a"), studio.crf, fresh=True))
-    assert (before == opened.prediction(image)).all()
-    assert (after == opened._replace(crf=studio.crf).prediction(image)).all()
+    before, after = labels_of(studio.show(studio.segment(image, "a"), studio.crf, fresh=True))
+    assert (before == opened.label(image)).all()
+    assert (after == replace(opened, crf=studio.crf).label(image)).all()
     assert (before != after).any()
 
 
 def test_without_a_crf_the_networks_own_label_is_shown_alone(opened, studio, image):
-    shown = studio.show(studio.look(image, "a"), None, fresh=True)
+    shown = studio.show(studio.segment(image, "a"), None, fresh=True)
     (label,) = labels_of(shown)
-    assert (label == opened.prediction(image)).all()
-    assert "words" not in json.loads(shown)
+    assert (label == opened.label(image)).all()
+    assert "overrides" not in json.loads(shown)
 
 
 def test_the_network_runs_once_for_a_picture_however_the_sliders_move(opened, studio, image):
     calls = count_runs(opened.segmenter.scores)
-    seen = studio.look(image, "a")
+    seen = studio.segment(image, "a")
     found = [labels_of(studio.show(seen, replace(studio.crf, w1=float(w1)), fresh=False))[1] for w1 in range(10)]
     assert len(calls) == 1
     assert any((label != found[0]).any() for label in found)
 
 
 def test_a_crf_of_no_iterations_changes_nothing(studio, image):
-    before, after = labels_of(studio.show(studio.look(image, "a"), replace(studio.crf, iterations=0), fresh=False))
+    before, after = labels_of(studio.show(studio.segment(image, "a"), replace(studio.crf, iterations=0), fresh=False))
     assert (before == after).all()
 
 
 def test_the_picture_itself_is_sent_once(studio, image):
-    seen = studio.look(image, "a")
+    seen = studio.segment(image, "a")
     assert "image" in json.loads(studio.show(seen, studio.crf, fresh=True))
     assert "image" not in json.loads(studio.show(seen, studio.crf, fresh=False))
 
 
 def test_shares_are_parts_of_the_pixels(studio, image):
-    panels = json.loads(studio.show(studio.look(image, "a"), studio.crf, fresh=True))["panels"]
-    for panel, label in zip(panels, labels_of(studio.show(studio.look(image, "a"), studio.crf, fresh=True))):
+    panels = json.loads(studio.show(studio.segment(image, "a"), studio.crf, fresh=True))["panels"]
+    for panel, label in zip(panels, labels_of(studio.show(studio.segment(image, "a"), studio.crf, fresh=True))):
         assert sum(share for _, share in panel["shares"]) == pytest.approx(1, abs=1e-4)
         for value, share in panel["shares"]:
             assert share == pytest.approx((label == value).mean(), abs=1e-5)
 
 
 def test_a_large_picture_is_shrunk_and_that_is_said(opened):
-    seen = Studio(opened, None, largest=64).look(np.zeros((50, 200, 3), np.uint8), "a")
+    seen = Studio(opened, None, largest=64).segment(np.zeros((50, 200, 3), np.uint8), "a")
     assert seen.prediction.shape == (16, 64)
     assert seen.note == "200 × 50 pixels, shrunk to 64 × 16 (largest=64)"
-    assert Studio(opened, None, largest=None).look(np.zeros((50, 200, 3), np.uint8), "a").prediction.shape == (50, 200)
+    assert Studio(opened, None, largest=None).segment(np.zeros((50, 200, 3), np.uint8), "a").prediction.shape == (
+        50,
+        200,
+    )
 
 
 def test_the_smallest_picture_is_one_too(studio):
-    before, after = labels_of(studio.show(studio.look(np.zeros((1, 1, 3), np.uint8), "a"), studio.crf, fresh=True))
+    before, after = labels_of(studio.show(studio.segment(np.zeros((1, 1, 3), np.uint8), "a"), studio.crf, fresh=True))
     assert before.shape == after.shape == (1, 1)
 
 
@@ -133,7 +126,7 @@ def test_the_smallest_picture_is_one_too(studio):
 def test_grey_transparent_and_printers_pictures_are_seen(studio, tmp_path, mode):
     name = "a.tif" if mode == "CMYK" else "a.png"
     Image.new(mode, (20, 10)).save(tmp_path / name)
-    assert studio.look(pixels(tmp_path / name), name).prediction.shape == (10, 20)
+    assert studio.segment(pixels(tmp_path / name), name).prediction.shape == (10, 20)
 
 
 def test_a_picture_is_turned_as_its_camera_noted(studio, tmp_path):
@@ -141,13 +134,13 @@ def test_a_picture_is_turned_as_its_camera_noted(studio, tmp_path):
     exif = picture.getexif()
     exif[0x0112] = 6
     picture.save(tmp_path / "a.jpg", exif=exif)
-    assert studio.look(pixels(tmp_path / "a.jpg"), "a").prediction.shape == (20, 10)
+    assert studio.segment(pixels(tmp_path / "a.jpg"), "a").prediction.shape == (20, 10)
 
 
 # ---- what the page begins with --------------------------------------------------------------------------------------
 def test_the_sliders_begin_at_the_commands_crf_else_the_runs(trained, opened):
     assert (first_crf(opened).w1, first_crf(opened).sigma_alpha) == (10, 20)  # conf/crf/shapes.yaml
-    asked = open_trained(told(trained, "crf=v1"), device="cpu")
+    asked = open_predictor(told(trained, "crf=v1"), device="cpu")
     assert (first_crf(asked).w1, first_crf(asked).normalization) == (5, "after")
 
 
@@ -173,15 +166,15 @@ def test_examples_are_the_runs_own_validation_pictures(opened):
 
 
 def test_a_dataset_that_is_not_here_leaves_the_page_without_examples(opened, tmp_path):
-    about = opened.segmenter.about
+    info = opened.segmenter.info
     data = {"_target_": "atrous.data.voc.VOC", "root": str(tmp_path / "none")}
-    elsewhere = about._replace(config=about.config | {"data": data})
+    elsewhere = info._replace(config=info.config | {"data": data})
     segmenter = opened.segmenter
-    segmenter.about = elsewhere
+    segmenter.info = elsewhere
     try:
         assert examples(opened, trust=False, largest=None) == []
     finally:
-        segmenter.about = about
+        segmenter.info = info
 
 
 def test_what_gradio_takes_for_its_own_stands_in_no_template():
@@ -308,7 +301,7 @@ def test_a_picture_dropped_is_seen_and_a_slider_changes_it(address, opened, stud
         tab.wait_for("document.querySelector('#drop input[type=file]')", 30)
         tab.drop("#drop input[type=file]", tmp_path / "photo.png")
         tab.wait_for(f"{DRAWN} == 1", 60)
-        seen = studio.look(image, "photo.png")
+        seen = studio.segment(image, "photo.png")
         colours = opened.labels.palette
         shown = [np.array(text.split(","), int).reshape(*image.shape[:2], 4) for text in tab.evaluate(SCREEN)]
         expected = labels_of(studio.show(seen, studio.crf, fresh=True))
@@ -333,7 +326,7 @@ def test_a_picture_dropped_is_seen_and_a_slider_changes_it(address, opened, stud
 @pytest.mark.slow
 def test_an_example_is_seen_and_the_class_under_the_pointer_told(address, opened):
     image = examples(opened, False, None)[0][0]
-    label = opened.prediction(image)
+    label = opened.label(image)
     with page(address) as tab:
         tab.wait_for("document.querySelector('#examples button')", 30)
         tab.evaluate("document.querySelector('#examples button').click()")
@@ -376,14 +369,16 @@ def check_quiet(tab, address):
 COUNT_SLIDERS = """
 import sys
 from hydra import compose, initialize_config_dir
-from atrous.command.demo import Studio, first_crf, import_gradio, page
+from atrous.command.demo import import_gradio
 from atrous.config.place import CONF
-from atrous.inference.predictor import open_trained
+from atrous.inference.demo_page import build_page
+from atrous.inference.predictor import open_predictor
+from atrous.inference.studio import Studio, first_crf
 with initialize_config_dir(str(CONF), version_base="1.3"):
-    trained = open_trained(compose("demo", [f"run='{sys.argv[1]}'"]), "cpu")
-crf = None if trained.segmenter.about.ends_in_crf else first_crf(trained)
+    trained = open_predictor(compose("demo", [f"run='{sys.argv[1]}'"]), "cpu")
+crf = None if trained.ends_in_crf else first_crf(trained)
 gradio = import_gradio()
-blocks = page(gradio, Studio(trained, crf, None), [])
+blocks = build_page(gradio, Studio(trained, crf, None), [])
 print("sliders:", sum(isinstance(block, gradio.Slider) for block in blocks.blocks.values()))
 """
 
@@ -398,11 +393,11 @@ def sliders_for(folder):
 @with_gradio
 def test_a_network_that_ends_in_a_crf_has_no_controls_for_one(tmp_path):
     run(tmp_path, "model/crf=recurrent", "trainer.max_steps=2", "trainer.val_check_interval=2", "checkpoint_every=2")
-    opened = open_trained(told(tmp_path), device="cpu")
+    opened = open_predictor(told(tmp_path), device="cpu")
     studio = Studio(opened, None, 1024)
     image = np.zeros((33, 41, 3), np.uint8)
-    seen = studio.look(image, "a")
+    seen = studio.segment(image, "a")
     assert seen.probs is None
     (label,) = labels_of(studio.show(seen, None, fresh=True))
-    assert (label == opened.prediction(image)).all()
+    assert (label == opened.label(image)).all()
     assert sliders_for(tmp_path) == 0

@@ -13,13 +13,13 @@ import atrous
 from atrous.__main__ import main
 from atrous.command.evaluate import evaluate
 from atrous.config.place import CONF
-from atrous.evaluation.evaluator import open_trial
+from atrous.evaluation.evaluator import open_evaluator
 from atrous.model.network import Network
 
 
 def trial_of(folder, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return open_trial(compose("evaluate", [f"run='{folder}'", *overrides]))
+        return open_evaluator(compose("evaluate", [f"run='{folder}'", *overrides]))
 
 
 def evaluated(folder, *overrides):
@@ -252,8 +252,8 @@ def test_a_class_that_is_absent_is_left_out_of_the_mean(copy):
         (["run=nowhere"], "there is no nowhere"),
         (["run={run}", "crf=v3"], "crf is one of"),
         (["run={run}", "crf=v3.yaml"], "can't be read"),
-        (["run={run}", "leave_out=true"], "no CRF tells"),
-        (["run={run}", "crf=v1", "leave_out=true"], "no CRF tells"),
+        (["run={run}", "leave_out=true"], "the CRF does not say on which pictures it was chosen"),
+        (["run={run}", "crf=v1", "leave_out=true"], "the CRF does not say on which pictures it was chosen"),
         (["run={run}", "split=test"], "train, val"),
         (["run={run}", "data=voc"], "8 classes, the dataset has 21"),
         (["run={run}", "out=/proc/none/x"], "`out=/proc/none/x"),

@@ -10,10 +10,11 @@ from omegaconf import OmegaConf
 import atrous
 from atrous.__main__ import main
 from atrous.batch import voc_palette
-from atrous.command.export import export, parity
+from atrous.command.export import export
 from atrous.config.override import absences
 from atrous.config.place import CONF
-from atrous.inference.segmenter import Complete
+from atrous.inference.export import parity
+from atrous.inference.network_file import Complete
 
 NAMES = ["ground", "disc", "ring", "square"]
 NETWORKS = {

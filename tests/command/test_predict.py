@@ -16,10 +16,10 @@ from running import atrous, ended, started, wait_until
 
 from atrous import load
 from atrous.__main__ import main
-from atrous.command import predict
 from atrous.data.photo import read_photo
 from atrous.data.shapes import Shapes
 from atrous.draw.picture import overlay
+from atrous.inference import predict
 
 H, W = 41, 57
 VIDEO = pytest.mark.skipif(find_spec("imageio_ffmpeg") is None, reason="needs the extra [video]: imageio-ffmpeg")

@@ -13,9 +13,9 @@ from running import atrous
 
 from atrous.__main__ import main
 from atrous.batch import IGNORE, voc_palette
-from atrous.command import refine
 from atrous.crf import DenseCRF
 from atrous.data.parallel import spread
+from atrous.inference import refine
 
 # As conf/crf has them; small enough for the square below.
 V1 = DenseCRF(w1=5, sigma_alpha=50, sigma_beta=10, w2=3, sigma_gamma=3, normalization="after")

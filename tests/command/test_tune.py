@@ -19,7 +19,7 @@ from atrous.command.tune import tune
 from atrous.config.build import build_crf
 from atrous.config.place import CONF
 from atrous.crf import DenseCRF
-from atrous.evaluation.evaluator import open_trial
+from atrous.evaluation.evaluator import open_evaluator
 from atrous.metric.confusion import Scores, confusion
 
 GRID = ["search.w1=[2,6]", "search.sigma_alpha=[5,15]", "search.sigma_beta=[5,15]", "search.sigma_gamma=[1]"]
@@ -39,7 +39,7 @@ def test_every_setting_has_the_score_that_the_crf_gives_it(copy):
     found = table(tuned(copy, "pictures=4", "search.rounds=1"))
     assert set(found) == {(*point, 3, 1) for point in itertools.product((2, 6), (5, 15), (5, 15))}
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        probs = open_trial(compose("tune", [f"run='{copy}'"])).probs
+        probs = open_evaluator(compose("tune", [f"run='{copy}'"])).probs
     used = [index for index in range(10) if probs.path(index).exists()]
     assert len(used) == 4
     for (w1, alpha, beta, w2, gamma), miou in found.items():
@@ -61,7 +61,7 @@ def test_it_leaves_a_crf_that_a_run_takes_and_says_on_what_it_was_chosen(copy, c
     crf: Any = build_crf(node)
     assert crf.normalization == "after"
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        probs = open_trial(compose("tune", [f"run='{copy}'"])).probs
+        probs = open_evaluator(compose("tune", [f"run='{copy}'"])).probs
     assert node["chosen_on"] == [probs.name(index) for index in range(10) if probs.path(index).exists()]
 
     again = copy.parent / "again"

@@ -14,12 +14,14 @@ from running import atrous
 
 from atrous.__main__ import main
 from atrous.batch import IGNORE, LabelSpace
-from atrous.command.worst import check_length, choose, confusions, error_url, ranked, render, worst
+from atrous.command.worst import check_length, worst
 from atrous.config.override import absences
 from atrous.config.place import CONF
 from atrous.draw import picture
 from atrous.draw.picture import MENDED, SPOILT, UNCOUNTED, WRONG
-from atrous.evaluation.evaluator import open_trial
+from atrous.draw.worst_page import error_url, render
+from atrous.evaluation.evaluator import open_evaluator
+from atrous.evaluation.worst import choose, confusions, rank
 from atrous.metric.bootstrap import parts
 from atrous.metric.confusion import Scores, confusion
 
@@ -38,10 +40,10 @@ def data_of(path):
 
 
 def made(folder, *words):
-    """The data of the page, and the trial that it is of."""
+    """The data of the page, and the evaluator that it is of."""
     path = worst(configured("worst", folder, *words))
     crf = [word for word in words if word.startswith(("crf", "tta"))]
-    return data_of(path), open_trial(configured("evaluate", folder, *crf))
+    return data_of(path), open_evaluator(configured("evaluate", folder, *crf))
 
 
 def picture_of(url):
@@ -98,7 +100,7 @@ def test_a_picture_without_labels_is_never_the_worst():
 
 
 def test_a_picture_is_shown_once_with_all_its_ranks():
-    assert ranked([5, 2], [[2, 7], [], [5]]) == {5: {"": 1, "2": 1}, 2: {"": 2, "0": 1}, 7: {"0": 2}}
+    assert rank([5, 2], [[2, 7], [], [5]]) == {5: {"": 1, "2": 1}, 2: {"": 2, "0": 1}, 7: {"0": 2}}
 
 
 def test_the_commonest_confusions_are_those_of_a_hand_count():
@@ -111,15 +113,15 @@ def test_the_commonest_confusions_are_those_of_a_hand_count():
 # ---- what is told of them -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("words", [[], ["crf=shapes"], ["tta.flip=true"]])
 def test_the_scores_of_a_picture_are_those_of_what_is_shown(copy, words):
-    data, trial = made(copy, "count=10", "side=800", *words)
+    data, evaluator = made(copy, "count=10", "side=800", *words)
     assert len(data["cards"]) == 10
-    names = {trial.name(index): index for index in range(10)}
+    names = {evaluator.name(index): index for index in range(10)}
     for card in data["cards"]:
         maps = torch.from_numpy(labels_of(card).copy())
         assert len(maps) == len(card["maps"]) == (3 if "crf=shapes" in words else 2)
-        np.testing.assert_array_equal(maps[0], trial.probs.split[names[card["name"]]].label)
+        np.testing.assert_array_equal(maps[0], evaluator.probs.split[names[card["name"]]].label)
         matrix = confusion(maps[-1], maps[0], 8)
-        np.testing.assert_array_equal(matrix, trial.tally.confusion(trial.trained.crf, names[card["name"]]))
+        np.testing.assert_array_equal(matrix, evaluator.counts.confusion(evaluator.predictor.crf, names[card["name"]]))
         scores = Scores.of(matrix)
         assert card["mean_iou"] == pytest.approx(scores.mean_iou)
         assert card["pixel_accuracy"] == pytest.approx(scores.pixel_accuracy)
@@ -135,7 +137,7 @@ def test_the_scores_of_a_picture_are_those_of_what_is_shown(copy, words):
 
 
 def test_the_pictures_are_the_maps_in_the_classes_colours(copy):
-    data, trial = made(copy, "count=3", "per_class=0", "crf=shapes")
+    data, evaluator = made(copy, "count=3", "per_class=0", "crf=shapes")
     for card in data["cards"]:
         truth, prediction, refined = maps = labels_of(card)
         for shown, values in zip(card["maps"], maps, strict=True):
@@ -143,9 +145,9 @@ def test_the_pictures_are_the_maps_in_the_classes_colours(copy):
             assert picture.mode == "P"
             np.testing.assert_array_equal(np.asarray(picture), values)
             for value in np.unique(values[values != IGNORE]):
-                assert data["classes"][str(value)]["colour"] == trial.labels.palette[value].tolist()
+                assert data["classes"][str(value)]["colour"] == evaluator.labels.palette[value].tolist()
                 colour = np.asarray(picture.convert("RGB"))[values == value]
-                assert (colour == trial.labels.palette[value]).all()
+                assert (colour == evaluator.labels.palette[value]).all()
         errors = np.asarray(picture_of(card["errors"]).convert("RGBA"))
         expected = np.full((*truth.shape, 4), 255)
         expected[refined != truth, :3] = WRONG
@@ -168,12 +170,12 @@ def test_a_large_picture_is_shown_smaller_and_scored_whole(copy):
 
 
 def test_the_page_has_the_worst_overall_and_of_each_class(copy):
-    data, trial = made(copy, "count=3", "per_class=2", "least=20")
-    counts = np.stack([trial.tally.confusion(None, index) for index in range(10)])
+    data, evaluator = made(copy, "count=3", "per_class=2", "least=20")
+    counts = np.stack([evaluator.counts.confusion(None, index) for index in range(10)])
     overall, by_class = choose(parts(counts), 3, 2, 20)
-    expected = {trial.name(index): ranks for index, ranks in ranked(overall, by_class).items()}
+    expected = {evaluator.name(index): ranks for index, ranks in rank(overall, by_class).items()}
     assert {card["name"]: card["ranks"] for card in data["cards"]} == expected
-    assert [card["name"] for card in data["cards"][:3]] == [trial.name(index) for index in overall]
+    assert [card["name"] for card in data["cards"][:3]] == [evaluator.name(index) for index in overall]
 
 
 def test_worst_as_a_user_types_it(copy):
@@ -249,7 +251,7 @@ def test_the_page_can_be_in_a_folder_that_is_a_number_and_a_file_in_its_place_is
     (tmp_path / "2023").write_text("a file")
     assert main([*words, "out=2023"]) == 2
     assert "`out=2023` can't be made a folder" in capsys.readouterr().err
-    assert not list(copy.glob("trial/*/counts*"))
+    assert not list(copy.glob("evaluator/*/counts*"))
     assert main([*words, "out=2024"]) == 0
     assert (tmp_path / "2024" / "index.html").exists()
 
@@ -261,7 +263,7 @@ def test_the_errors_are_looked_for_once_and_not_for_each_colour(monkeypatch):
         calls.append(maps[0].shape)
         return real(*maps)
 
-    monkeypatch.setattr("atrous.command.worst.errors", counting)
+    monkeypatch.setattr("atrous.draw.worst_page.errors", counting)
     error_url(np.zeros((50, 60), np.uint8), np.ones((50, 60), np.uint8), None, (60, 50))
     assert calls.count((50, 60)) == 1
 
@@ -350,8 +352,8 @@ def test_the_pointer_tells_the_classes_below_it(copy):
 
 @pytest.mark.skipif(chromium() is None, reason="needs Chromium")
 def test_names_of_any_letters_are_text_and_nothing_but_text_on_the_worst_page(copy, tmp_path):
-    data, trial = made(copy, "count=2", "per_class=0")
-    labels = LabelSpace([NASTY, *trial.labels.names[1:]], trial.labels.palette)
+    data, evaluator = made(copy, "count=2", "per_class=0")
+    labels = LabelSpace([NASTY, *evaluator.labels.names[1:]], evaluator.labels.palette)
     cards = [card | {"name": NASTY} for card in data["cards"]]
     text = render(NASTY, {"run": NASTY, "command": NASTY}, cards, labels, 1)
     (tmp_path / "index.html").write_text(text, "utf-8")

@@ -4,7 +4,7 @@ import torch
 
 from atrous.batch import Sample
 from atrous.crf import DenseCRF
-from atrous.evaluation.counts import Tally, pack, unpack
+from atrous.evaluation.counts import CountStore, pack, unpack
 from atrous.inference.probs import Probabilities
 from atrous.metric.confusion import confusion
 
@@ -41,7 +41,7 @@ def by_hand(probs, crf, index):
 
 @pytest.fixture
 def tally(probs, tmp_path):
-    return Tally(probs, tmp_path / "trial")
+    return CountStore(probs, tmp_path / "trial")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -57,7 +57,7 @@ def test_the_counts_are_those_of_the_crf_picture_by_picture(probs, tally, worker
 
 def test_the_network_alone_is_counted_as_its_kept_probabilities_are(probs, tally, tmp_path):
     tally.refine([None], range(6), quiet, 1)
-    alone = Tally(probs, tmp_path / "alone")
+    alone = CountStore(probs, tmp_path / "alone")
     by_image = {probs[index][0].image.tobytes(): probs[index][1] for index in range(6)}
     alone.count(lambda image: by_image[image.tobytes()], range(6), quiet)
     for one, other in zip(tally.total(None, range(6)).arrays(), alone.total(None, range(6)).arrays()):
@@ -67,7 +67,7 @@ def test_the_network_alone_is_counted_as_its_kept_probabilities_are(probs, tally
 def test_what_is_known_is_not_counted_again(probs, tally):
     tally.refine([V1], [0, 1], quiet, 1)
     probs.path(0).unlink()  # so that counting it again would fail
-    again, told = Tally(probs, tally.folder), []
+    again, told = CountStore(probs, tally.folder), []
     again.refine([OTHER, V1], [1, 2], lambda done, total: told.append((done, total)), 1)
     assert told == [(1, 3), (3, 3)]
     again.total(V1, [0, 1, 2])
@@ -75,9 +75,9 @@ def test_what_is_known_is_not_counted_again(probs, tally):
 
 def test_what_another_process_counted_is_known(probs, tally):
     tally.refine([V1], [0, 2], quiet, 1)
-    Tally(probs, tally.folder, rank=1).refine([V1], [1], quiet, 1)
+    CountStore(probs, tally.folder, rank=1).refine([V1], [1], quiet, 1)
     assert {path.name for path in tally.folder.iterdir()} == {"counts.jsonl", "counts1.jsonl"}
-    both = Tally(probs, tally.folder)
+    both = CountStore(probs, tally.folder)
     assert not any(both.lacks(V1, index) for index in (0, 1, 2))
     assert both.lacks(V1, 3)
 
@@ -88,7 +88,7 @@ def test_counts_without_detail_do_for_a_search_and_are_made_again_for_more(probs
     assert not tally.lacks(V1, 0, detail=False)
     assert tally.lacks(V1, 0)
     tally.refine([V1], [0], quiet, 1)
-    assert not Tally(probs, tally.folder).lacks(V1, 0)
+    assert not CountStore(probs, tally.folder).lacks(V1, 0)
     assert np.array_equal(tally.total(V1, [0]).confusion, plain)
 
 
@@ -104,15 +104,15 @@ def test_a_torn_line_is_counted_again(probs, tally):
     tally.refine([V1], [0, 1], quiet, 1)
     expected = tally.total(V1, [0, 1]).confusion
     tally.path.write_bytes(tally.path.read_bytes()[:-9])
-    again = Tally(probs, tally.folder)
+    again = CountStore(probs, tally.folder)
     assert len(again.known) == 1
     again.refine([V1], [0, 1], quiet, 1)
-    assert np.array_equal(Tally(probs, tally.folder).total(V1, [0, 1]).confusion, expected)
+    assert np.array_equal(CountStore(probs, tally.folder).total(V1, [0, 1]).confusion, expected)
 
 
 def test_equal_numbers_are_one_crf_and_another_backend_is_another(probs, tally):
     tally.refine([V1], [0], quiet, 1)
-    assert not Tally(probs, tally.folder).lacks(DenseCRF(5.0, 50.0, 10.0, 3.0, 3.0), 0)
+    assert not CountStore(probs, tally.folder).lacks(DenseCRF(5.0, 50.0, 10.0, 3.0, 3.0), 0)
     for other in (
         DenseCRF(5, 50, 10, 3, 3, iterations=9),
         DenseCRF(5, 50, 10, 3, 3, normalization="after"),

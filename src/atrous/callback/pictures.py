@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
-from atrous.batch import IGNORE, LabelSpace, Sample
+from atrous.batch import IGNORE, LabelSpace, Sample, labels_of
 from atrous.datamodule import SegmentationDataModule, collate
 from atrous.disk import write_whole
 from atrous.draw import picture
@@ -60,9 +60,8 @@ class Pictures(L.Callback):
         height, width = sample.label.shape
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
             scores = module.scores(image, (height, width))
-            refined = None if module.crf is None else module.refine(image, scores).max(1).indices[0]
-        plain = scores.max(1).indices[0].byte().cpu().numpy()
-        refined = None if refined is None else refined.byte().cpu().numpy()
+            refined = None if module.crf is None else labels_of(module.refine(image, scores))[0].cpu().numpy()
+        plain = labels_of(scores)[0].cpu().numpy()
         return picture.Row(sample.image, sample.label, plain, refined, sample.name)
 
 

@@ -6,23 +6,22 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.table import Table
 
 from atrous.callback.result import warn_of_choice
 from atrous.config.build import plain
 from atrous.config.override import check_number
 from atrous.console import text
-from atrous.crf import DenseCRF
 from atrous.disk import out_folder, write_whole
 from atrous.draw import chart
-from atrous.evaluation.evaluator import Trial, open_trial
+from atrous.evaluation.compare import Side, check_truths, describe, pair_pictures
+from atrous.evaluation.evaluator import Evaluator, open_evaluator
 from atrous.inference.predictor import FOREIGN
 from atrous.metric import bootstrap
-from atrous.metric.bootstrap import Comparison, Interval, numbers
-from atrous.metric.protocol import protocol
+from atrous.metric.bootstrap import Comparison
 
 log = logging.getLogger("atrous")
 
@@ -35,65 +34,61 @@ MOST = 100_000
 MOST_CHANGED = 5
 
 
-class Side(NamedTuple):
-    """A network, and whether its CRF counts."""
-
-    trial: Trial
-    crf: DenseCRF | None
-    name: str
-
-
 def compare(cfg: DictConfig) -> dict[str, Any]:
-    """Writes compare.json and compare.png, and shows what they say."""
+    """Write compare.json and compare.png, and show what they say."""
     check_number("resamples", cfg.resamples, 100, MOST)
     check_number("seed", cfg.seed, 0)
-    a, b = sides(cfg)
-    pairs = same_pictures(a.trial, b.trial)
-    usual = b.trial.trained.home / "compare" / a.name.replace("/", "-") / b.trial.folder_name
+    a, b = open_sides(cfg)
+    pairs = pair_pictures(a.evaluator, b.evaluator)
+    usual = b.evaluator.predictor.home / "compare" / a.name.replace("/", "-") / b.evaluator.folder_name
     folder = out_folder(cfg.out, usual)
-    counts = [counted(side, indices, cfg.workers) for side, indices in zip((a, b), zip(*pairs))]  # in a's order
-    names = [a.trial.name(index) for index, _ in pairs]
-    check_truths(counts[0], counts[1], names)
-    found = bootstrap.compare(counts[0], counts[1], cfg.resamples, cfg.seed)
+    in_a, in_b = ([pair[k] for pair in pairs] for k in (0, 1))
+    parts_a, parts_b = a.parts(in_a, cfg.workers), b.parts(in_b, cfg.workers)
+    names, classes = [a.evaluator.name(index) for index in in_a], a.evaluator.labels.names
+    check_truths(parts_a, parts_b, names)
+    comparison = bootstrap.compare(parts_a, parts_b, cfg.resamples, cfg.seed)
 
-    result = describe(cfg, (a, b), found, names)
-    draw(found, a.trial.labels.names, f"b ({b.name}) minus a ({a.name})", folder / "compare.png")
-    write_whole(folder / "compare.json", json.dumps(result, indent=2).encode())  # the last: all of it is there
-    tell(result, folder)
+    crf: Any = plain(cfg.crf)
+    sampling = {"over": "pictures", "resamples": cfg.resamples, "seed": cfg.seed, "interval": bootstrap.LEVEL}
+    result = describe(comparison, classes, names)
+    result |= {"bootstrap": sampling, "a": a.describe(crf), "b": b.describe(crf)}
+    draw(comparison, classes, f"b ({b.name}) minus a ({a.name})", folder / "compare.png")
+    write_whole(folder / "compare.json", json.dumps(result, indent=2).encode())  # last: once it is there, all is
+    show(result, folder)
     return result
 
 
-# ---- what is compared ------------------------------------------------------------------------------------------------
-def sides(cfg: DictConfig) -> tuple[Side, Side]:
+# ---- the two sides --------------------------------------------------------------------------------------------------
+def open_sides(cfg: DictConfig) -> tuple[Side, Side]:
     """Two runs, or one before and after its CRF."""
     if cfg.a is None:
         raise ValueError("`a` and `b` must say which runs: atrous compare a=runs/… b=runs/…")
     if cfg.b is None and cfg.crf is None:
         raise ValueError("`b` must say what to compare with: another run, b=runs/…, or a itself after a CRF, crf=v1")
-    first = opened(cfg, cfg.a)
+    first = open_side(cfg, cfg.a)
     if cfg.b is None:
-        return Side(first, None, "network"), Side(first, first.trained.crf, "with the CRF")
-    second = opened(cfg, cfg.b)
-    names = apart(first.trained.path, second.trained.path)
-    return Side(first, first.trained.crf, names[0]), Side(second, second.trained.crf, names[1])
+        return Side(first, None, "network"), Side(first, first.predictor.crf, "with the CRF")
+    second = open_side(cfg, cfg.b)
+    names = short_names(first.predictor.path, second.predictor.path)
+    return Side(first, first.predictor.crf, names[0]), Side(second, second.predictor.crf, names[1])
 
 
-def opened(cfg: DictConfig, run: Any) -> Trial:
+def open_side(cfg: DictConfig, run: Any) -> Evaluator:
     """`like` and `model/…` are for weights from elsewhere: a run that they are compared with knows its own."""
-    mine: dict[str, Any] = {"run": run}
-    if not from_elsewhere(run) and from_elsewhere(cfg.a, cfg.b):
-        mine |= {"like": None, "model": dict.fromkeys(cfg.model)}
+    own: dict[str, Any] = {"run": run}
+    if not is_foreign(run) and (is_foreign(cfg.a) or is_foreign(cfg.b)):
+        own |= {"like": None, "model": dict.fromkeys(cfg.model)}
     with open_dict(cfg):
-        merged: Any = OmegaConf.merge(cfg, mine)
-    return open_trial(merged)
+        merged: Any = OmegaConf.merge(cfg, own)
+    return open_evaluator(merged)
 
 
-def from_elsewhere(*runs: Any) -> bool:
-    return any(Path(str(run)).suffix in FOREIGN for run in runs)
+def is_foreign(run: Any) -> bool:
+    return Path(str(run)).suffix in FOREIGN
 
 
-def apart(a: Path, b: Path) -> tuple[str, str]:
-    """Short names: of two paths, what is left without the folders that both begin with."""
+def short_names(a: Path, b: Path) -> tuple[str, str]:
+    """Of two paths, what is left without the folders that both begin with."""
     parts = [list(path.expanduser().resolve().parts) for path in (a, b)]
     while min(map(len, parts)) > 1 and parts[0][0] == parts[1][0]:
         parts = [each[1:] for each in parts]
@@ -101,95 +96,8 @@ def apart(a: Path, b: Path) -> tuple[str, str]:
     return first, second
 
 
-def same_pictures(a: Trial, b: Trial) -> list[tuple[int, int]]:
-    """(the index in a's split, in b's) of each picture."""
-    if a.labels.names != b.labels.names:
-        differ = [f"{x} / {y}" for x, y in zip(a.labels.names, b.labels.names) if x != y]
-        told = f"{len(a.labels)} and {len(b.labels)}" if not differ else f"as {differ[0]}"
-        raise ValueError(f"the runs know other classes ({told}): they can't be compared")
-    theirs = {b.name(index): index for index in range(len(b.probs.split))}
-    ours = {a.name(index): index for index in range(len(a.probs.split))}
-    lonely = sorted(ours.keys() ^ theirs.keys())
-    if lonely:
-        raise ValueError(
-            f"the runs are not scored on the same pictures: {lonely[0]} is one of {len(lonely)} in one split alone: "
-            "data=… or split=… names one for both"
-        )
-    if len(ours) < 2:
-        raise ValueError("one picture tells nothing of another: a split of two or more is needed")
-    return [(index, theirs[name]) for name, index in ours.items()]
-
-
-def counted(side: Side, indices: Sequence[int], workers: int | None) -> np.ndarray:
-    """(N, 3, C), for a matrix of each picture is much where there are many classes; what earlier evaluations counted is
-    not counted again."""
-    side.trial.count(indices, workers)
-    return np.stack([bootstrap.parts(side.trial.tally.confusion(side.crf, index)) for index in indices])
-
-
-def check_truths(a: np.ndarray, b: np.ndarray, names: Sequence[str]) -> None:
-    other = (a[:, 1] != b[:, 1]).any(1)
-    if other.any():
-        first, more = names[int(other.argmax())], int(other.sum()) - 1
-        raise ValueError(
-            f"the runs are scored by other labels, of {first}{f' and {more} more' if more else ''}: data=… names one "
-            "dataset for both"
-        )
-
-
-# ---- what is left behind --------------------------------------------------------------------------------------------
-def describe(cfg: DictConfig, pair: tuple[Side, Side], found: Comparison, names: Sequence[str]) -> dict[str, Any]:
-    change = dict(zip(names, numbers(found.change)))
-    known = [value for value in change.values() if value is not None]
-    nothing = {"difference": None, "low": None, "high": None}
-    return {
-        "verdict": verdict(found.mean),
-        "mean_iou": {"a": found.mean_iou[0], "b": found.mean_iou[1]} | (found.mean.as_dict() or nothing),
-        "b_ahead": found.ahead,
-        "classes": {
-            name: {"a": a, "b": b} | (interval.as_dict() or nothing)
-            for name, a, b, interval in zip(pair[0].trial.labels.names, *map(numbers, found.iou), found.classes)
-        },
-        "pictures": {
-            "better": sum(value > 0 for value in known),
-            "worse": sum(value < 0 for value in known),
-            "same": sum(value == 0 for value in known),
-            "void": len(change) - len(known),
-            "change": change,
-        },
-        "bootstrap": {"over": "pictures", "resamples": cfg.resamples, "seed": cfg.seed, "interval": bootstrap.LEVEL},
-        "a": about(cfg, pair[0]),
-        "b": about(cfg, pair[1]),
-    }
-
-
-def about(cfg: DictConfig, side: Side) -> dict[str, Any]:
-    trial, node = side.trial, None if side.crf is None else plain(cfg.crf)
-    split = trial.probs.split
-    how = protocol(trial.split, split, range(len(split)), node, trial.trained.precision, trial.trained.view.settings)
-    return {
-        "run": str(trial.trained.path),
-        "name": side.name,
-        "protocol": {"dataset": trial.dataset["_target_"]} | how,
-    }
-
-
-def verdict(mean: Interval) -> str:
-    """In a sentence; a point is a percent of mean IoU."""
-    value, low, high = (100 * each for each in (mean.value, mean.low, mean.high))
-    if not mean.known:
-        return "no pixel has a label: there is nothing to compare"
-    if mean.holds_zero:
-        return (
-            f"these pictures can't tell: b minus a is {value:+.2f} points, and the 95 % interval {low:+.2f} to "
-            f"{high:+.2f} holds 0"
-        )
-    if value > 0:
-        return f"b is better by {value:.2f} points of mean IoU, 95 % interval {low:.2f} to {high:.2f}"
-    return f"b is worse by {-value:.2f} points of mean IoU, 95 % interval {-high:.2f} to {-low:.2f}"
-
-
-def tell(result: dict[str, Any], folder: Path) -> None:
+# ---- tables and charts ----------------------------------------------------------------------------------------------
+def show(result: dict[str, Any], folder: Path) -> None:
     a, b, pictures = result["a"], result["b"], result["pictures"]
     count = b["protocol"]["pictures"]
     log.info(f"\na = {a['name']}: {a['run']}\nb = {b['name']}: {b['run']}")
@@ -201,7 +109,7 @@ def tell(result: dict[str, Any], folder: Path) -> None:
     better, worse, same = (pictures[key] for key in ("better", "worse", "same"))
     log.info(f"by their own mean IoU, {better} pictures are better, {worse} worse, {same} the same:")
     log.info(most_changed(pictures["change"]))
-    log.info("\nwhat another seed of training would change, no interval over pictures tells: train several")
+    log.info("\nan interval over pictures says nothing about another seed of training: train several")
     if count < FEW:
         log.info(f"of {count} pictures an interval is a guess itself, and mostly too narrow")
     warn_of_choice(b["protocol"])
@@ -209,8 +117,6 @@ def tell(result: dict[str, Any], folder: Path) -> None:
 
 
 def class_table(result: dict[str, Any]) -> str:
-    from rich.table import Table
-
     table = Table()
     table.add_column("class")
     for heading in ("a", "b", "b - a", "95 % interval"):
@@ -232,8 +138,6 @@ def cells(row: dict[str, float | None]) -> list[str]:
 
 def most_changed(change: dict[str, float | None]) -> str:
     """The pictures that gained and lost most, side by side."""
-    from rich.table import Table
-
     known = sorted((item for item in change.items() if item[1]), key=lambda item: item[1] or 0.0)
     losses = [item for item in known if (item[1] or 0.0) < 0][:MOST_CHANGED]
     gains = [item for item in known[::-1] if (item[1] or 0.0) > 0][:MOST_CHANGED]
@@ -247,8 +151,9 @@ def most_changed(change: dict[str, float | None]) -> str:
     return text(table).rstrip() if known else "no picture changed"
 
 
-def draw(found: Comparison, names: Sequence[str], title: str, path: Path) -> None:
+def draw(comparison: Comparison, names: Sequence[str], title: str, path: Path) -> None:
     rows = [
-        (name, each.value, each.low, each.high) for name, each in zip(("mean", *names), (found.mean, *found.classes))
+        (name, each.value, each.low, each.high)
+        for name, each in zip(("mean", *names), (comparison.mean, *comparison.classes))
     ]
-    chart.differences(rows, found.change, path, title)
+    chart.differences(rows, comparison.change, path, title)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
+from rich.table import Table
 
 from atrous.callback.result import class_table, warn_of_choice
 from atrous.config.build import plain
@@ -22,152 +20,77 @@ from atrous.data.parallel import cores
 from atrous.digest import of_file
 from atrous.disk import out_folder, write_whole
 from atrous.draw import chart
-from atrous.evaluation.counts import Tally
-from atrous.evaluation.evaluator import Trial, open_trial
-from atrous.metric import bootstrap
-from atrous.metric.confusion import Counts
-from atrous.metric.protocol import protocol
+from atrous.evaluation.evaluator import Evaluator, open_evaluator, scores_of
+from atrous.evaluation.ranks import Ranks, check_devices
 
 log = logging.getLogger("atrous")
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
-    """Writes and shows what a run's result.json holds of its scores, and more; gives it in the first process."""
+    """Write and show the scores of a run's result.json, and more; return them in the first process."""
     check_devices(cfg.devices)
     if cfg.devices != 1 and "LOCAL_RANK" not in os.environ:
-        open_trial(cfg, "cpu")  # what can't be is told before there are several to tell it
-    team = Team(cfg.devices)
-    trial = open_trial(cfg, team.device, team.rank)
-    node: Any = plain(cfg.crf)
-    indices = scored(trial, node or {}, cfg.leave_out)
-    usual = trial.trained.home / "evaluate" / f"{trial.folder_name}{'-held_out' if cfg.leave_out else ''}"
+        open_evaluator(cfg, "cpu")  # one message for a wrong setting, before there are several processes to print it
+    ranks = Ranks(cfg.devices)
+    evaluator = open_evaluator(cfg, ranks.device, ranks.rank)
+    crf: Any = plain(cfg.crf)
+    indices = scored(evaluator, crf or {}, cfg.leave_out)
+    usual = evaluator.predictor.home / "evaluate" / f"{evaluator.folder_name}{'-held_out' if cfg.leave_out else ''}"
     folder = out_folder(cfg.out, usual)
-    mine = indices[team.rank :: team.world]
-    workers = max(1, cores() // team.world) if cfg.workers is None and team.world > 1 else cfg.workers
-    with team.together():
-        trial.count(mine, workers, quiet=team.rank > 0)
-    before = team.sum(trial.tally.total(None, mine))
-    after = None if node is None else team.sum(trial.tally.total(trial.trained.crf, mine))
-    if team.rank:
+    mine = ranks.share(indices)
+    workers = max(1, cores() // ranks.world) if cfg.workers is None and ranks.world > 1 else cfg.workers
+    with ranks.together():
+        evaluator.count(mine, workers, quiet=ranks.rank > 0)
+    before = ranks.sum(evaluator.counts.total(None, mine))
+    after = None if crf is None else ranks.sum(evaluator.counts.total(evaluator.predictor.crf, mine))
+    if ranks.rank:
         return None
 
-    result = describe(trial, before, after) | {
-        "protocol": {"dataset": trial.dataset["_target_"]}
-        | protocol(trial.split, trial.probs.split, indices, node, trial.trained.precision, trial.trained.view.settings)
-        | {"left_out": len(trial.probs.split) - len(indices), "weights": str(trial.trained.weights)},
-        "of": of_file(trial.trained.home / "result.json"),
+    if ranks.world > 1:
+        evaluator = evaluator.reread()
+    result = scores_of(before, after, evaluator.labels.names) | {
+        "protocol": evaluator.protocol(indices, crf)
+        | {"left_out": len(evaluator) - len(indices), "weights": str(evaluator.predictor.weights)},
+        "of": of_file(evaluator.predictor.home / "result.json"),
     }
-    tally = trial.tally if team.world == 1 else Tally(trial.probs, trial.tally.folder)  # with what the others counted
-    write_whole(folder / "pictures.npz", of_pictures(trial, tally, indices, refined=node is not None))
-    write(folder, result, trial, published=is_published(trial) if cfg.published is None else cfg.published)
-    tell(result, folder, f"{cfg.run}: % on {len(indices)} pictures of {trial.split}")
+    write_whole(folder / "pictures.npz", evaluator.arrays(indices, refined=crf is not None))
+    published = is_published(evaluator) if cfg.published is None else cfg.published
+    write(folder, result, evaluator.labels.names, f"near the borders: {evaluator.split}", published)
+    show(result, folder, f"{cfg.run}: % on {len(indices)} pictures of {evaluator.split}")
     return result
 
 
-def scored(trial: Trial, node: Mapping[str, Any], leave_out: bool) -> list[int]:
+def scored(evaluator: Evaluator, crf: Mapping[str, Any], leave_out: bool) -> list[int]:
     """All pictures, or those on which the CRF was not chosen."""
-    indices = list(range(len(trial.probs.split)))
+    indices = list(range(len(evaluator)))
     if not leave_out:
         return indices
-    told = set(node.get("chosen_on") or ())
-    if not told:
-        raise ValueError("`leave_out=true`, but no CRF tells on what it was chosen: crf=<the crf.yaml of atrous tune>")
-    others = [index for index in indices if trial.name(index) not in told]
+    chosen_on = set(crf.get("chosen_on") or ())
+    if not chosen_on:
+        raise ValueError(
+            "`leave_out=true`, but the CRF does not say on which pictures it was chosen: crf=<crf.yaml of atrous tune>"
+        )
+    others = [index for index in indices if evaluator.name(index) not in chosen_on]
     if not others:
-        raise ValueError(f"the CRF was chosen on all pictures of {trial.split}: split=… scores others")
+        raise ValueError(f"the CRF was chosen on all pictures of {evaluator.split}: split=… scores others")
     return others
 
 
-def check_devices(devices: Any) -> None:
-    if devices != "auto" and (not isinstance(devices, int) or isinstance(devices, bool) or devices < 1):
-        raise ValueError(f"`devices` must be a number of GPUs or processes, or auto (got {devices})")
-    there = torch.cuda.device_count()
-    if devices != "auto" and there and devices > there:
-        raise ValueError(f"`devices={devices}`, but there are {there} GPUs here: devices=auto")
+def is_published(evaluator: Evaluator) -> bool:
+    return evaluator.dataset["_target_"] == "atrous.data.voc.VOC" and evaluator.split == "val"
 
 
-class Team:
-    """The processes that share the pictures, this one among them."""
-
-    def __init__(self, devices: int | str):
-        self.rank, self.world = 0, 1
-        self.device: str | None = None
-        if devices == 1:
-            return
-        import lightning as L
-
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-        self.fabric = L.Fabric(accelerator="auto", strategy="ddp", devices=devices)
-        self.fabric.launch()
-        self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
-        self.device = str(self.fabric.device)
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """What goes wrong in one process ends all of them, and the first one tells it."""
-        wrong: str | None = None
-        try:
-            yield
-        except (ValueError, OSError) as error:
-            if self.world == 1:
-                raise
-            wrong = str(error)
-        if self.world > 1:
-            every: list[str | None] = [None] * self.world
-            torch.distributed.all_gather_object(every, wrong)
-            told = [each for each in every if each is not None]
-            if told and self.rank:
-                raise SystemExit(2)
-            if told:
-                raise ValueError(told[0])
-
-    def sum(self, counts: Counts) -> Counts:
-        """Over all processes."""
-        if self.world == 1:
-            return counts
-        arrays = [torch.from_numpy(array).to(self.fabric.device) for array in counts.arrays()]
-        for array in arrays:
-            torch.distributed.all_reduce(array)  # integers: exact in any order
-        return Counts(*(array.cpu().numpy() for array in arrays))
-
-
-# ---- what is left behind --------------------------------------------------------------------------------------------
-def describe(trial: Trial, before: Counts, after: Counts | None) -> dict[str, Any]:
-    """{"scores": …, "scores_crf": …, …}"""
-    names = trial.labels.names
-    plain, refined = before.as_dict(names), None if after is None else after.as_dict(names)
-    both = {key: {key: plain[key], f"{key}_crf": refined and refined[key]} for key in plain}
-    return {key: value for pair in both.values() for key, value in pair.items()}
-
-
-def of_pictures(trial: Trial, tally: Tally, indices: Sequence[int], refined: bool) -> bytes:
-    """An .npz of what was counted on each picture, as much as its IoUs need: another network's counts of the same
-    pictures tell whether one is better."""
-
-    def parts(crf: Any) -> np.ndarray:
-        return np.stack([bootstrap.parts(tally.confusion(crf, index)) for index in indices])
-
-    found = {"names": np.array([trial.name(index) for index in indices]), "parts": parts(None)}
-    file = io.BytesIO()
-    np.savez_compressed(file, **found | ({"parts_crf": parts(trial.trained.crf)} if refined else {}))  # type: ignore[arg-type]
-    return file.getvalue()
-
-
-def is_published(trial: Trial) -> bool:
-    return trial.dataset["_target_"] == "atrous.data.voc.VOC" and trial.split == "val"
-
-
-def write(folder: Path, result: Mapping[str, Any], trial: Trial, published: bool) -> None:
+def write(folder: Path, result: Mapping[str, Any], names: Sequence[str], title: str, published: bool) -> None:
     for end in ("", "_crf") if result["scores_crf"] else ("",):
-        chart.confusion(np.array(result[f"confusion{end}"]), trial.labels.names, folder / f"confusion{end}.png")
+        chart.confusion(np.array(result[f"confusion{end}"]), names, folder / f"confusion{end}.png")
     if result["trimap"]:
         curves = {"network": result["trimap"], "with the CRF": result["trimap_crf"]}
         known = {name: curve for name, curve in curves.items() if curve}
-        chart.trimaps(known, folder / "trimap.png", f"near the borders: {trial.split}", published)
-    write_whole(folder / "result.json", json.dumps(result, indent=2).encode())  # the last: all of it is there
+        chart.trimaps(known, folder / "trimap.png", title, published)
+    write_whole(folder / "result.json", json.dumps(result, indent=2).encode())  # last: once it is there, all is
 
 
-def tell(result: Mapping[str, Any], folder: Path, title: str) -> None:
+def show(result: Mapping[str, Any], folder: Path, title: str) -> None:
     log.info(f"\n{title}\n\nIoU")
     log.info(class_table(result["scores"], result["scores_crf"], (result["boundary"], result["boundary_crf"])))
     log.info(f"\n{summary(result)}")
@@ -181,17 +104,16 @@ def tell(result: Mapping[str, Any], folder: Path, title: str) -> None:
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    """What a table of classes does not hold, in %, before and after the CRF."""
-    from rich.table import Table
+    """The scores over all classes, in %, before and after the CRF."""
 
     def values(end: str) -> dict[str, float]:
         scores, trimap = result[f"scores{end}"], result[f"trimap{end}"]
-        told = {
+        means = {
             "pixel accuracy": scores["pixel_accuracy"],
             "mean accuracy": scores["mean_accuracy"],
             "frequency-weighted IoU": scores["frequency_weighted_iou"],
         }
-        return told | {
+        return means | {
             f"mean IoU in a trimap of {w} px": trimap["mean_iou"][w - 1] for w in ((1, 5, 10, 40) if trimap else ())
         }
 

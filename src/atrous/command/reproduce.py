@@ -16,8 +16,8 @@ from yaml import YAMLError
 
 from atrous.config.place import CONF
 from atrous.config.schema import Config
+from atrous.config.trust import targets
 from atrous.disk import out_folder, write_whole
-from atrous.inference.segmenter import targets
 from atrous.run.folder import environment
 from atrous.run.train import train
 

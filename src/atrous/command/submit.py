@@ -15,39 +15,39 @@ from urllib.parse import quote
 from omegaconf import DictConfig
 
 from atrous.config.build import build_files, plain
+from atrous.config.trust import check_targets
 from atrous.console import bar
 from atrous.data.files import Files, serverless
 from atrous.data.pairs import Pair, Pairs
 from atrous.data.submission import Form, Refused, Size, check_archive, sizes, write_archive
 from atrous.disk import make_folder, write_whole, written_whole
 from atrous.evaluation.counts import cache_key
-from atrous.evaluation.evaluator import check_classes, dataset_of, meaning
-from atrous.inference.predictor import Trained, open_trained
-from atrous.inference.segmenter import check_targets
+from atrous.evaluation.evaluator import check_classes, data_identity, dataset_of
+from atrous.inference.predictor import Predictor, open_predictor
 
 log = logging.getLogger("atrous")
 
 FEW = 5
-"""So many predictions that are no good are named."""
+"""So many bad predictions are named."""
 
 
 def submit(cfg: DictConfig) -> Path:
-    """Gives the archive that was made, or checked."""
+    """Return the archive that was made, or checked."""
     if cfg.split is None:
         raise ValueError("`split` must name the pictures: split=test are those that the server wants")
     if cfg.check is not None:
         return check(cfg)
-    trained = open_trained(cfg)
-    node = dataset_of(trained.segmenter.about.config, plain(cfg.data), cfg.root, trained.path)
+    predictor = open_predictor(cfg)
+    node = dataset_of(predictor.config, plain(cfg.data), cfg.root, predictor.path)
     files = open_files(node, cfg.trust)
-    check_classes(trained, files.labels)
+    check_classes(predictor, files.labels)
     form, split = files.form(cfg.split, cfg.competition), files.unlabelled(cfg.split)
-    key = f"{quote(cfg.split, safe='+')}-{trained.key(meaning(node, split), cache_key(trained.crf))}"
-    out = output(cfg.out, trained.home / "submit" / f"{key}{form.archive}", form)
+    key = f"{quote(cfg.split, safe='+')}-{predictor.key(data_identity(node, split), cache_key(predictor.crf))}"
+    out = output(cfg.out, predictor.home / "submit" / f"{key}{form.archive}", form)
     wanted = sizes(split.pairs)
-    folder = make_folder(trained.home / "submit" / key, "run")
-    predict(trained, form, split, wanted, folder)
-    tell_of_count(form, wanted, cfg.split)
+    folder = make_folder(predictor.home / "submit" / key, "run")
+    predict(predictor, form, split, wanted, folder)
+    warn_of_count(form, wanted, cfg.split)
     write(out, form, split, wanted, cfg.split, folder)
     log.info(f"{out}: {len(wanted):,} predictions, checked ({out.stat().st_size / 2**20:.1f} MiB)")
     log.info(f"{form.server} takes it: {form.url}")
@@ -60,11 +60,13 @@ def check(cfg: DictConfig) -> Path:
             "whose pictures is `check` an archive for? data=voc, data=cityscapes, or run=… and its dataset"
         )
     archive = Path(str(cfg.check)).expanduser()
-    trained = None if cfg.run is None else open_trained(cfg, "cpu")  # of which no more than its dataset is asked for
-    config, path = ({}, Path()) if trained is None else (trained.segmenter.about.config, trained.path)
+    predictor = (
+        None if cfg.run is None else open_predictor(cfg, "cpu")
+    )  # of which no more than its dataset is asked for
+    config, path = ({}, Path()) if predictor is None else (predictor.config, predictor.path)
     files = open_files(dataset_of(config, plain(cfg.data), cfg.root, path), cfg.trust)
     form, wanted = files.form(cfg.split, cfg.competition), sizes(files.unlabelled(cfg.split).pairs)
-    tell_of_count(form, wanted, cfg.split)
+    warn_of_count(form, wanted, cfg.split)
     with bar(f"checking {archive}") as report:
         check_archive(archive, form, wanted, cfg.split, report)
     log.info(f"{archive}: {len(wanted):,} predictions for {cfg.split}, as {form.server} takes them")
@@ -88,45 +90,45 @@ def output(asked: Any, usual: Path, form: Form) -> Path:
 
 
 # ---- the work -------------------------------------------------------------------------------------------------------
-def predict(trained: Trained, form: Form, split: Pairs, wanted: Mapping[str, Size], folder: Path) -> None:
-    """What is not there yet."""
-    todo = [pair for pair in split.pairs if not kept(folder, pair).exists()]
+def predict(predictor: Predictor, form: Form, split: Pairs, wanted: Mapping[str, Size], folder: Path) -> None:
+    """Predict the pictures whose prediction is not kept yet."""
+    todo = [pair for pair in split.pairs if not kept_path(folder, pair).exists()]
     before, total = len(split.pairs) - len(todo), len(split.pairs)
     if before:
         log.info(f"{before:,} of {total:,} predictions were there")
     with bar(f"predicting {total:,} pictures") as report:
         for done, pair in enumerate(todo, before):
             report(done, total)
-            prediction = trained.prediction(split.read_image(pair.image), wanted[pair.name])
-            write_whole(kept(folder, pair), form.encode(prediction), durable=False)
+            prediction = predictor.label(split.read_image(pair.image), wanted[pair.name])
+            write_whole(kept_path(folder, pair), form.encode(prediction), durable=False)
 
 
-def kept(folder: Path, pair: Pair) -> Path:
+def kept_path(folder: Path, pair: Pair) -> Path:
     return folder / f"{pair.name}.png"
 
 
 def write(out: Path, form: Form, pairs: Pairs, wanted: Mapping[str, Size], split: str, folder: Path) -> None:
     """The archive is there only once it is known to be right."""
     make_folder(out.parent, "out")
-    files = {pair.name: kept(folder, pair) for pair in pairs.pairs}
+    files = {pair.name: kept_path(folder, pair) for pair in pairs.pairs}
     with written_whole(out) as part:
         write_archive(part, form, files, lambda name: files[name].read_bytes())
         try:
             with bar(f"checking {out}") as report:
                 check_archive(part, form, wanted, split, report)
         except Refused as error:
-            told, bad = str(error).replace(str(part), str(out)), [files[name] for name in error.pictures]
-            raise ValueError(f"{told}\ndelete {those(bad, folder)} and run the same command again") from None
+            problem, bad = str(error).replace(str(part), str(out)), [files[name] for name in error.pictures]
+            raise ValueError(f"{problem}\ndelete {name_files(bad, folder)} and run the same command again") from None
 
 
-def those(bad: Sequence[Path], folder: Path) -> str:
+def name_files(bad: Sequence[Path], folder: Path) -> str:
     """A few by their names; of many it is quicker to make all again."""
     if len(bad) > FEW:
         return f"{folder}, in which the predictions are kept,"
     return ", ".join(map(str, bad))
 
 
-def tell_of_count(form: Form, wanted: Mapping[str, Size], split: str) -> None:
+def warn_of_count(form: Form, wanted: Mapping[str, Size], split: str) -> None:
     published = (form.pictures or {}).get(split, len(wanted))
     if len(wanted) != published:
         log.info(f"{split} has {len(wanted):,} pictures here, {published:,} as published: the server wants all of them")

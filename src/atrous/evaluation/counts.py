@@ -1,5 +1,5 @@
-"""What was counted on single pictures, before and after each CRF that was tried, written down as soon as it is known: a
-command that was stopped goes on, another one begins with what is there."""
+"""Counts of single pictures, before and after each CRF that was tried, written down as soon as they are known: a
+command that was stopped goes on, and another one begins with what is there."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from atrous.batch import check_finite, labels_of
 from atrous.crf import DenseCRF
 from atrous.data.parallel import ahead, cores, spread
 from atrous.disk import append_lines, make_folder
@@ -29,7 +30,7 @@ Key = tuple[str, str]
 """A picture's name, and the CRF's `cache_key`."""
 
 
-class Tally:
+class CountStore:
     """The counts of a split's pictures by one network, in `folder`, where each process has a file of its own."""
 
     def __init__(self, probs: Probabilities, folder: Path, rank: int = 0):
@@ -51,12 +52,12 @@ class Tally:
         append_lines(self.path, [json.dumps([*key, *arrays]) for key, arrays in packed.items()])
         self.known.update(packed)
 
-    # ---- what is known ----------------------------------------------------------------------------------------------
+    # ---- reading ----------------------------------------------------------------------------------------------------
     def key(self, crf: DenseCRF | None, index: int) -> Key:
         return self.probs.name(index), cache_key(crf)
 
     def lacks(self, crf: DenseCRF | None, index: int, detail: bool = True) -> bool:
-        """`detail`: with what trimaps and boundaries are made of."""
+        """`detail`: with the counts for trimaps and boundaries."""
         return len(self.known.get(self.key(crf, index), ())) < (len(shapes(1)) if detail else 1)
 
     def confusion(self, crf: DenseCRF | None, index: int) -> np.ndarray:
@@ -65,24 +66,24 @@ class Tally:
         return unpack(self.known[self.key(crf, index)][0], (classes, classes))
 
     def total(self, crf: DenseCRF | None, indices: Iterable[int]) -> Counts:
-        """Over these pictures, of which all must have been counted in detail."""
+        """The sum over these pictures, all of which must have been counted in detail."""
         packed = (self.known[self.key(crf, index)] for index in indices)
         sizes = shapes(self.probs.classes)
         return Counts.total((Counts(*map(unpack, arrays, sizes)) for arrays in packed), self.probs.classes)
 
     # ---- counting ---------------------------------------------------------------------------------------------------
     def count(self, scores: Callable[[np.ndarray], Tensor], indices: Sequence[int], report: Report) -> None:
-        """What is not known yet of the network alone; no probabilities are kept. `scores`: (H, W, 3) -> (C, H, W)."""
+        """Count the network's own labels where they are not known yet, without keeping probabilities.
+
+        `scores`: (H, W, 3) -> (C, H, W)."""
         missing = [index for index in indices if self.lacks(None, index)]
         if missing:
             make_folder(self.folder, "run")
         for done, (index, sample) in enumerate(zip(missing, ahead(self.probs.split, missing))):
             report(done, len(missing))
-            best = scores(sample.image).max(0)
-            if not best.values.isfinite().all():
-                raise ValueError(f"the network gives NaN for the picture {sample.name}: its weights are no good")
-            label = torch.tensor(sample.label)
-            counts = Counts.of(best.indices.byte().cpu(), label, self.probs.classes)
+            given = scores(sample.image)
+            check_finite(given, f"the picture {sample.name}")
+            counts = Counts.of(labels_of(given).cpu(), torch.tensor(sample.label), self.probs.classes)
             self._write({self.key(None, index): counts.arrays()})
 
     def refine(
@@ -93,53 +94,53 @@ class Tally:
         workers: int | None = None,
         detail: bool = True,
     ) -> None:
-        """Refines and counts what is not known yet, from the kept probabilities, on all cores or on the GPU."""
+        """Refine the kept probabilities and count what is not known yet, on all cores or on the GPU."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        tasks = self._lacking(crfs, indices, detail)
+        tasks = self._missing(crfs, indices, detail)
         done, total = 0, sum(len(task.crfs) for task in tasks)
         if tasks:
             make_folder(self.folder, "run")
-        work = partial(counted, self.probs, device, detail)
+        work = partial(count_refined, self.probs, device, detail)
         workers = 1 if device == "cuda" else cores() if workers is None else workers
-        for task, found in zip(tasks, spread(work, tasks, workers, few=1)):
-            self._write({self.key(crf, task.picture): arrays for crf, arrays in zip(task.crfs, found)})
+        for task, results in zip(tasks, spread(work, tasks, workers, few=1)):
+            self._write({self.key(crf, task.picture): arrays for crf, arrays in zip(task.crfs, results)})
             done += len(task.crfs)
             report(done, total)
 
-    def _lacking(self, crfs: Sequence[DenseCRF | None], indices: Sequence[int], detail: bool) -> list[Task]:
+    def _missing(self, crfs: Sequence[DenseCRF | None], indices: Sequence[int], detail: bool) -> list[RefineTask]:
         tasks = [
-            Task(index, tuple(crf for crf in group if self.lacks(crf, index, detail)))
-            for group in alike(crfs)
+            RefineTask(index, tuple(crf for crf in group if self.lacks(crf, index, detail)))
+            for group in group_by_kernels(crfs)
             for index in indices
         ]
         return [task for task in tasks if task.crfs]
 
 
-class Task(NamedTuple):
-    """A picture, and the CRFs to try on it, alike but for their weights; None: as the network gave it."""
+class RefineTask(NamedTuple):
+    """A picture, and the CRFs to try on it, which differ in their weights alone; None: no CRF."""
 
     picture: int
     crfs: tuple[DenseCRF | None, ...]
 
 
-def counted(probs: Probabilities, device: str, detail: bool, task: Task) -> list[Sequence[np.ndarray]]:
-    """What is counted on a picture after each of these CRFs."""
-    sample, plain = probs[task.picture]
+def count_refined(probs: Probabilities, device: str, detail: bool, task: RefineTask) -> list[Sequence[np.ndarray]]:
+    """The counts of a picture after each of the task's CRFs."""
+    sample, kept = probs[task.picture]
     label = torch.tensor(sample.label).to(device)
-    plain = plain[None].to(device)
+    kept = kept[None].to(device)
     crfs = [crf for crf in task.crfs if crf is not None]
-    refined: Iterable[Tensor] = [plain]
+    refined: Iterable[Tensor] = [kept]
     if crfs:
         image = torch.tensor(sample.image).permute(2, 0, 1)[None].to(device)
-        refined = crfs[0].with_weights([(crf.w1, crf.w2) for crf in crfs], image, plain)
-    predictions = (q[0].max(0).indices for q in refined)
+        refined = crfs[0].with_weights([(crf.w1, crf.w2) for crf in crfs], image, kept)
+    predictions = (labels_of(each[0]) for each in refined)
     if detail:
         return [Counts.of(prediction, label, probs.classes).arrays() for prediction in predictions]
     return [[confusion(prediction, label, probs.classes).cpu().numpy()] for prediction in predictions]
 
 
-def alike(crfs: Sequence[DenseCRF | None]) -> list[list[DenseCRF | None]]:
-    """Grouped by all that they are besides their weights."""
+def group_by_kernels(crfs: Sequence[DenseCRF | None]) -> list[list[DenseCRF | None]]:
+    """Groups that differ in their weights alone, so that one lattice serves each."""
     groups: dict[str, list[DenseCRF | None]] = defaultdict(list)
     for crf in crfs:
         groups[cache_key(crf and dataclasses.replace(crf, w1=0, w2=0))].append(crf)
@@ -156,7 +157,7 @@ def shapes(classes: int) -> list[tuple[int, ...]]:
 
 
 def pack(counts: np.ndarray) -> str:
-    """Those that are not 0, and where: a picture has few of the pairs of classes."""
+    """The counts that are not 0 and their places, as text: a picture has few of the pairs of classes."""
     places = np.flatnonzero(counts)
     content = places.astype("<u4").tobytes() + counts.ravel()[places].astype("<i8").tobytes()
     return base64.b64encode(zlib.compress(content, 1)).decode()

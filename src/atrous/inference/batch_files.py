@@ -1,4 +1,4 @@
-"""One command over many files: which there are, which it has made before, which could not be done."""
+"""One command over many files: find them, know those it has made before, report those that failed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 log = logging.getLogger("atrous")
 
 FIRST = 5
-"""So many of a kind are named."""
+"""So many of a kind are named in a message."""
 
 
 def below(folder: Path, suffixes: Sequence[str], others: Iterable[Path] = ()) -> Iterator[Path]:
@@ -27,7 +28,7 @@ def below(folder: Path, suffixes: Sequence[str], others: Iterable[Path] = ()) ->
 
 
 def check_written(read: Iterable[Path], written: Iterable[Path], end: str) -> None:
-    """Nothing that is read may be written, and nothing twice; `end`: of the name of what is written beside the rest."""
+    """Refuse to write a file that is read, or one file twice. `end`: of the names of files written beside others."""
     sources = {os.path.realpath(path) for path in read}
     places: set[str] = set()
     for path in written:
@@ -40,43 +41,51 @@ def check_written(read: Iterable[Path], written: Iterable[Path], end: str) -> No
 
 
 def settings_of(path: Path, verb: str) -> str | None:
-    """With what settings `verb` has made this PNG; None where there is none."""
+    """The settings with which `verb` made this PNG; None where there is none. Refuse a file that it did not make."""
     if not path.exists():
         return None
-    settings = told_in(path, verb)
+    settings = read_note(path, verb)
     if settings is None:
-        raise foreign(path, verb)
+        raise foreign_file(path, verb)
     return settings
 
 
-def told_in(path: Path, verb: str) -> str | None:
-    """What a picture tells under the key `verb`; None where it tells nothing, or is no picture."""
+def png_note(key: str, text: str) -> PngInfo:
+    """The text as a note under this key in a PNG."""
+    note = PngInfo()
+    note.add_text(key, text)
+    return note
+
+
+def read_note(path: Path, key: str) -> str | None:
+    """The note under this key in a picture; None where there is none, or no picture."""
     try:
         with Image.open(path) as picture:
-            return picture.info.get(verb)
+            return picture.info.get(key)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # whatever PIL raises
         return None
 
 
-def foreign(path: Path, verb: str) -> ValueError:
-    """What is there and was made by something else is not ours to replace."""
+def foreign_file(path: Path, verb: str) -> ValueError:
+    """The refusal to replace a file that something else has made."""
     return ValueError(f"{path} is there, and `{verb}` has not made it: take another `out`, or delete it")
 
 
 def reason(error: Exception, path: Path) -> str:
-    """What went wrong with a file, in words that name it; of a pipe that broke the system names none."""
+    """Say what went wrong with a file, by its name; of a broken pipe the system names none."""
     if not isinstance(error, OSError):
         return str(error)
     return f"{error.filename or path} ({error.strerror or error})"
 
 
-def name_some(title: str, told: Sequence[str]) -> None:
-    lines = [*told[:FIRST], *([f"… and {len(told) - FIRST:,} more"] if len(told) > FIRST else [])]
-    log.info("\n  ".join([f"{title}: {len(told):,}", *lines]))
+def log_some(title: str, lines: Sequence[str]) -> None:
+    """Log the title with a count, and the first few lines."""
+    some = [*lines[:FIRST], *([f"… and {len(lines) - FIRST:,} more"] if len(lines) > FIRST else [])]
+    log.info("\n  ".join([f"{title}: {len(lines):,}", *some]))
 
 
 def end_with(failures: Sequence[str], count: int, verb: str, done: str) -> None:
-    """The others are done: this is neither success nor a mistake in the command."""
+    """Exit with 1 if some failed: the others are done, and the command was no mistake."""
     if failures:
-        name_some(f"not {done}", failures)
+        log_some(f"not {done}", failures)
         raise SystemExit(f"{verb}: {len(failures)} of {count} pictures could not be {done}: see above")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atrous.batch import Sample, name_of
+from atrous.batch import Sample, check_finite, name_of
 from atrous.disk import make_folder, write_whole
 
 
@@ -62,8 +62,7 @@ class Probabilities:
         for done, index in enumerate(missing):
             report(done, len(missing))
             probs = network(self.split[index].image)
-            if not probs.isfinite().all():
-                raise ValueError(f"the network gives NaN for the picture {self.name(index)}: its weights are no good")
+            check_finite(probs, f"the picture {self.name(index)}")
             write_whole(self.path(index), npy(half(probs).cpu().numpy()), durable=False)
 
     def _check_room(self, need: int) -> None:

@@ -1,4 +1,4 @@
-"""Unaries out of files: what a label map or an array of probabilities from anywhere says of each pixel."""
+"""Unaries from files: a label map or an array of probabilities from anywhere, as probabilities of K classes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from atrous.batch import IGNORE, LabelSpace, voc_palette
 from atrous.data.image import read_image, read_stored
 from atrous.data.photo import ORIENTATION, turned
 from atrous.draw.picture import png
+from atrous.inference.batch_files import png_note
 from atrous.inference.probs import npy
 
 ARRAYS = (".npy", ".npz")
 
 MADE_WITH = "atrous refine"
-"""The key under which a PNG tells the settings that it was made with."""
+"""The key under which a PNG records the settings that it was made with."""
 
 AS_STORED = "taken as stored: the camera's note on how to turn it (EXIF) is not followed"
 TURNED = "turned as the camera noted (EXIF), for only so does it fit"
@@ -29,7 +29,7 @@ TURNED = "turned as the camera noted (EXIF), for only so does it fit"
 
 @dataclass(frozen=True)
 class Unary:
-    """Probabilities of K classes, and how these are told apart in a file."""
+    """Probabilities of K classes, and the values or colours that stand for these in a file."""
 
     probs: np.ndarray  # (K, H, W) float32
     label: np.ndarray  # (H, W) uint8, the most probable of the K; IGNORE where nothing is known
@@ -43,9 +43,7 @@ class Unary:
         picture = Image.fromarray(stored)
         if self.palette is not None:
             picture.putpalette(self.palette.tobytes())
-        note = PngInfo()
-        note.add_text(MADE_WITH, settings)
-        return png(picture, optimize=True, pnginfo=note)
+        return png(picture, optimize=True, pnginfo=png_note(MADE_WITH, settings))
 
     def array(self, probs: np.ndarray) -> memoryview:
         """Row k of the array is the class k, also where a label lacks some; or the k-th of its colours."""
@@ -61,7 +59,7 @@ class Unary:
 
 
 def read_values(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """What a label stores, (H, W) values or (H, W, 3) colours; and its palette (256, 3), if it has one."""
+    """A label as it is stored, (H, W) values or (H, W, 3) colours; and its palette (256, 3), if it has one."""
     if path.suffix in ARRAYS:
         raise ValueError(f"`label` must be a PNG (got {path}): probabilities are given as probs={path}")
     with open(path, "rb") as file:
@@ -92,11 +90,11 @@ def from_label(
     void: int | tuple[int, ...] | None,
     path: Path,
 ) -> Unary:
-    """Of each pixel the class that is stored, by so much; nothing is known of a pixel of void."""
+    """Probabilities from a stored label: `certainty` for each pixel's class; a pixel of void is unknown."""
     coloured = stored.ndim == 3
     unknown = stored_void(void, coloured, path)
-    found, where = np.unique(pack(stored) if coloured else stored, return_inverse=True)
-    values = found if unknown is None else found[found != unknown]
+    stored_values, where = np.unique(pack(stored) if coloured else stored, return_inverse=True)
+    values = stored_values if unknown is None else stored_values[stored_values != unknown]
     if not len(values):
         raise ValueError(f"{path} holds nothing but `void` ({void}), so no class: void=null, if that is one")
     if len(values) > IGNORE:
@@ -109,8 +107,8 @@ def from_label(
         raise ValueError(
             f"`certainty` must be more than 1/{len(values)}, for {path} holds {len(values)} classes (got {certainty})"
         )
-    place = np.full(len(found), IGNORE, np.uint8)
-    place[np.isin(found, values)] = np.arange(len(values))
+    place = np.full(len(stored_values), IGNORE, np.uint8)
+    place[np.isin(stored_values, values)] = np.arange(len(values))
     label = place[where.reshape(stored.shape[:2])]
     colours = unpack(values) if coloured else (voc_palette() if palette is None else palette)[values]
     probs = certain(label, len(values), certainty)
@@ -171,7 +169,7 @@ def read_array(path: Path) -> np.ndarray:
 
 def places_of(shape: tuple[int, ...], size: tuple[int, ...]) -> list[str]:
     """In what order the axes of such an array may be, for a picture of this size."""
-    return [order for order, found in (("KHW", shape[1:]), ("HWK", shape[:2])) if found == size]
+    return [order for order, plane in (("KHW", shape[1:]), ("HWK", shape[:2])) if plane == size]
 
 
 def from_probs(array: np.ndarray, image: np.ndarray, names: tuple[Path, Path]) -> Unary:
@@ -180,7 +178,7 @@ def from_probs(array: np.ndarray, image: np.ndarray, names: tuple[Path, Path]) -
     if len(orders) != 1:
         both = "both of which it is; save it with a class more" if orders else "none of which it is"
         raise ValueError(
-            f"{names[0]} is {told_size(image)}, {names[1]} has the shape {array.shape}: it must be (K, {H}, {W}) or "
+            f"{names[0]} is {size_text(image)}, {names[1]} has the shape {array.shape}: it must be (K, {H}, {W}) or "
             f"({H}, {W}, K), {both}" + ("" if orders else ": zoom the scores to the picture, then take the softmax")
         )
     probs = np.ascontiguousarray(array if orders == ["KHW"] else array.transpose(2, 0, 1), np.float32)
@@ -208,5 +206,5 @@ def read_turned(path: Path, fits: Callable[[tuple[int, ...]], Any]) -> tuple[np.
     return (upright, (TURNED,)) if fits(upright.shape[:2]) else (image, ())
 
 
-def told_size(picture: np.ndarray) -> str:
+def size_text(picture: np.ndarray) -> str:
     return f"{picture.shape[1]} x {picture.shape[0]}"

@@ -18,7 +18,7 @@ from atrous.disk import written_whole
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".mts", ".m2ts", ".3gp")
 
 MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus")
-"""What an .mp4 holds as it is; other sound is encoded anew."""
+"""What an .mp4 holds as it is; other sound is encoded again."""
 
 
 class Video(NamedTuple):
@@ -31,16 +31,16 @@ class Video(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> Video:
-        """As it is shown: turned, where a camera noted that."""
-        with open(path, "rb"):  # a file that can't be opened is told as such
+        """The video as a player shows it: turned, where a camera noted that."""
+        with open(path, "rb"):  # else ffmpeg would report a missing file in its own way
             pass
         first = ["-map", "0:v:0", "-frames:v", "1", "-f", "image2pipe", "-c:v", "ppm", "-"]
         done = subprocess.run([ffmpeg(), "-nostdin", "-hide_banner", *_input(path), *first], capture_output=True)
-        told = done.stderr.decode(errors="replace")
+        output = done.stderr.decode(errors="replace")
         size = re.match(rb"P6\s+(\d+)\s+(\d+)\s", done.stdout)
         if done.returncode or size is None:
-            raise _unreadable(path, told)
-        about = told.partition("Output #0")[0]
+            raise _unreadable(path, output)
+        about = output.partition("Output #0")[0]
         line = re.search(r"Stream #0.*: Video: .*", about)
         fps = _rate(line[0] if line else "")
         sound = re.search(r"Stream #0.*: Audio: (\w+)", about)
@@ -56,25 +56,35 @@ class Video(NamedTuple):
             while len(content := process.stdout.read(self.width * self.height * 3)) == np.prod(shape):
                 yield np.frombuffer(content, np.uint8).reshape(shape)
             failed = process.wait() or content
-            told = _text(errors)
-            if failed or "prematurely" in told:  # of half a .mkv ffmpeg says so, and calls it a success
-                raise _unreadable(self.path, told)
+            output = _text(errors)
+            if failed or "prematurely" in output:  # of half a .mkv ffmpeg says so, and calls it a success
+                raise _unreadable(self.path, output)
 
 
 @contextmanager
 def writing(path: Path, size: tuple[int, int], source: Video, comment: str) -> Iterator[Callable[[np.ndarray], None]]:
-    """Gives what is to be called with each frame (H, W, 3), of this size (H, W). The .mp4 has the rate and the sound of
+    """Yield a function to call with each frame (H, W, 3) of this size (H, W). The .mp4 has the rate and the sound of
     its source; it appears when the last frame is written."""
     height, width = (side + side % 2 for side in size)  # H.264 halves the colour's resolution
     pipe = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(source.fps), "-i", "-"]
     sound = ["-map", "1:a:0?", "-c:a", "copy" if source.sound in MP4_SOUND else "aac"]
-    # A player that is not told takes large pictures for BT.709 and small ones for BT.601, which shifts the colours.
+    # Without a note a player takes large pictures for BT.709 and small ones for BT.601, which shifts the colours.
     matrix = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709"]
     coded = ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p", *matrix]
     about = ["-map_metadata", "-1", "-metadata", f"comment={comment}", "-movflags", "+faststart", "-f", "mp4"]
     with written_whole(path) as part:
-        words = ["-y", *pipe, *_input(source.path), "-map", "0:v:0", *sound, *coded, *about, f"file:{part.absolute()}"]
-        with _running(words, stdin=subprocess.PIPE) as (process, errors):
+        arguments = [
+            "-y",
+            *pipe,
+            *_input(source.path),
+            "-map",
+            "0:v:0",
+            *sound,
+            *coded,
+            *about,
+            f"file:{part.absolute()}",
+        ]
+        with _running(arguments, stdin=subprocess.PIPE) as (process, errors):
             pipe_in = process.stdin
             assert pipe_in is not None
 
@@ -93,26 +103,26 @@ def writing(path: Path, size: tuple[int, int], source: Video, comment: str) -> I
 
 
 def comment_of(path: Path) -> str | None:
-    """What `writing` was given; None where a file has none, or is no video."""
+    """The comment that `writing` was given; None where a file has none, or is no video."""
     done = subprocess.run([ffmpeg(), "-nostdin", *_input(path), "-f", "ffmetadata", "-"], capture_output=True)
-    found = re.search(r"^comment=((?:\\.|[^\n\\])*)", done.stdout.decode(errors="replace"), re.MULTILINE)
-    return re.sub(r"\\(.)", r"\1", found[1]) if found else None
+    comment = re.search(r"^comment=((?:\\.|[^\n\\])*)", done.stdout.decode(errors="replace"), re.MULTILINE)
+    return re.sub(r"\\(.)", r"\1", comment[1]) if comment else None
 
 
 def ffmpeg() -> str:
     try:
-        import imageio_ffmpeg
+        import imageio_ffmpeg  # an optional extra
     except ImportError:
         raise ValueError("videos need the package imageio-ffmpeg: pip install imageio-ffmpeg") from None
     return imageio_ffmpeg.get_ffmpeg_exe()
 
 
 @contextmanager
-def _running(words: list[str], **pipes: int) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
-    """The process and what it complains of. It is ended with the work on it; an interruption of the keyboard, sent to
+def _running(arguments: list[str], **pipes: int) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Yield the process and its error output. It is ended with the work on it; an interruption of the keyboard, sent to
     all of a group, is for this process alone to answer."""
     with tempfile.TemporaryFile() as errors:
-        command = [ffmpeg(), "-hide_banner", "-v", "error", *words]
+        command = [ffmpeg(), "-hide_banner", "-v", "error", *arguments]
         process = subprocess.Popen(command, stderr=errors, process_group=0, **pipes)  # type: ignore[call-overload]
         try:
             yield process, errors
@@ -125,7 +135,7 @@ def _running(words: list[str], **pipes: int) -> Iterator[tuple[subprocess.Popen[
 
 
 def _close(pipe: IO[bytes]) -> bool:
-    """Whether what was left in its buffer found a reader."""
+    """Whether the rest of its buffer was still read."""
     try:
         pipe.close()
     except BrokenPipeError:
@@ -139,17 +149,17 @@ def _input(path: Path) -> list[str]:
 
 def _rate(line: str) -> Fraction:
     """Frames a second, of which ffmpeg prints two decimals; television's are 30000/1001 and the like."""
-    found = re.search(r"([\d.]+) fps", line) or re.search(r"([\d.]+) tbr", line)
-    fps = float(found[1]) if found else 0
-    if not 0 < fps <= 240:  # where a file tells none, ffmpeg prints how finely its clock ticks
+    rate = re.search(r"([\d.]+) fps", line) or re.search(r"([\d.]+) tbr", line)
+    fps = float(rate[1]) if rate else 0
+    if not 0 < fps <= 240:  # where a file states none, ffmpeg prints how finely its clock ticks
         return Fraction(30)
     television = Fraction(1000 * round(fps * 1.001), 1001)
     return television if abs(fps - float(television)) < 0.006 else Fraction(fps).limit_denominator(1000)
 
 
 def _seconds(about: str) -> float:
-    found = re.search(r"Duration: (\d+):(\d+):([\d.]+)", about)
-    return 0 if found is None else int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
+    time = re.search(r"Duration: (\d+):(\d+):([\d.]+)", about)
+    return 0 if time is None else int(time[1]) * 3600 + int(time[2]) * 60 + float(time[3])
 
 
 def _text(errors: IO[bytes]) -> str:
@@ -157,16 +167,16 @@ def _text(errors: IO[bytes]) -> str:
     return errors.read().decode(errors="replace")
 
 
-def _reason(told: str) -> str:
-    """Of all that ffmpeg says, the line that tells most."""
-    lines = [re.sub(r"^(\[[^]]*\] ?)+", "", line).strip() for line in told.splitlines()]
-    telling = [line for line in lines if re.search(r"not found|nvalid|rror|orrupt|partial|no stream|premature", line)]
-    return (telling or lines or ["it ended early"])[0]
+def _reason(output: str) -> str:
+    """The line of ffmpeg's output that says most."""
+    lines = [re.sub(r"^(\[[^]]*\] ?)+", "", line).strip() for line in output.splitlines()]
+    errors = [line for line in lines if re.search(r"not found|nvalid|rror|orrupt|partial|no stream|premature", line)]
+    return (errors or lines or ["it ended early"])[0]
 
 
-def _unreadable(path: Path, told: str) -> ValueError:
-    return ValueError(f"{path} can't be read as a video ({_reason(told)}): is it whole? Copy it again")
+def _unreadable(path: Path, output: str) -> ValueError:
+    return ValueError(f"{path} can't be read as a video ({_reason(output)}): is it whole? Copy it again")
 
 
-def _unwritten(path: Path, told: str) -> ValueError:
-    return ValueError(f"could not write {path} ({_reason(told)})")
+def _unwritten(path: Path, output: str) -> ValueError:
+    return ValueError(f"could not write {path} ({_reason(output)})")

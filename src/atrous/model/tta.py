@@ -58,15 +58,15 @@ class View:
         return list(product(self.scales, (False, True) if self.flip else (False,)))
 
     @property
-    def words(self) -> list[str]:
-        """What is not plain about it, for a folder's name."""
-        words: list[str] = []
+    def name_parts(self) -> list[str]:
+        """What is not plain about it, for the name of a folder."""
+        parts: list[str] = []
         if self.looks != [(1.0, False)]:
             scales = ",".join(f"{scale:g}" for scale in self.scales)
-            words += ["tta", scales, *(["flip"] if self.flip else []), self.fuse]
+            parts += ["tta", scales, *(["flip"] if self.flip else []), self.fuse]
         if self.crop is not None and self.stride is not None:
-            words += ["slide", *("x".join(map(str, pair)) for pair in (self.crop, self.stride))]
-        return words
+            parts += ["slide", *("x".join(map(str, pair)) for pair in (self.crop, self.stride))]
+        return parts
 
     def __call__(self, scores: Scores, image: Tensor) -> Tensor:
         """image (1, 3, H, W) uint8 -> (1, C, H, W) float32 scores: their softmax is the probabilities. Where pictures

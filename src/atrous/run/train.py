@@ -22,7 +22,7 @@ from atrous.callback.result import Result, show
 from atrous.config.build import build_crf, build_network, precision
 from atrous.config.schema import Config, TrainOnly
 from atrous.datamodule import SegmentationDataModule
-from atrous.inference.segmenter import About
+from atrous.inference.network_file import NetworkInfo
 from atrous.logger import close
 from atrous.module import SegmentationModule
 from atrous.run.check import check_choices, check_devices, check_processes, check_run
@@ -122,7 +122,7 @@ def build_module(cfg: Config, network: nn.Module, labels: LabelSpace, config: di
         crf=build_crf(cfg.crf),
         validate_crf=bool(cfg.crf is not None and cfg.crf.get("validate")),
         seed=cfg.seed,
-        about=About(config, labels).plain(),
+        about=NetworkInfo(config, labels).plain(),
     )
 
 

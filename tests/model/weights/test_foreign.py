@@ -43,7 +43,7 @@ def test_weights_from_elsewhere_are_scored_in_the_network_of_an_experiment(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "does not tell what network it is for: like="),
+        ([], "does not say which network it is for: like="),
         (["like=vocc"], "there is no like=vocc"),
         (["like=voc"], "set model.backbone.stride_in=1x1"),
         (["like=voc", *SMALL, "model/head=plain"], "not all of the network"),
@@ -59,4 +59,4 @@ def test_a_run_is_no_weights_from_elsewhere(tmp_path, capsys):
     (tmp_path / "net.ckpt").touch()
     for word in ("like=voc", "model/head=plain"):
         assert main(["evaluate", f"run={tmp_path / 'net.ckpt'}", word]) == 2
-        assert "tells by itself what network it is" in capsys.readouterr().err
+        assert "says itself which network it is" in capsys.readouterr().err
