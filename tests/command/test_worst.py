@@ -251,7 +251,7 @@ def test_the_page_can_be_in_a_folder_that_is_a_number_and_a_file_in_its_place_is
     (tmp_path / "2023").write_text("a file")
     assert main([*words, "out=2023"]) == 2
     assert "`out=2023` can't be made a folder" in capsys.readouterr().err
-    assert not list(copy.glob("evaluator/*/counts*"))
+    assert not list(copy.glob("trial/*/counts*"))
     assert main([*words, "out=2024"]) == 0
     assert (tmp_path / "2024" / "index.html").exists()
 
