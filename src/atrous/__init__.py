@@ -1,4 +1,4 @@
-"""DeepLab v1 and v2. From Python: `network` makes one, `load` takes one that is trained."""
+"""DeepLab v1 and v2. From Python: `network` builds an untrained network, `load` opens a trained one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __version__ = "0.1.0"
 
 
 def network(*overrides: str, num_classes: int = 21) -> nn.Module:
-    """The network that these words mean on the command line, untrained.
+    """Build the network that these overrides mean on the command line, untrained.
 
     `network("model/backbone=vgg16", "model/head=largefov")(image)` gives logits at stride 8, (B, num_classes, h, w),
-    for RGB pictures (B, 3, H, W) in 0..255. With `experiment=…` among the words it is that experiment's network.
+    for RGB pictures (B, 3, H, W) in 0..255. With `experiment=…` among them it is that experiment's network.
     """
     from hydra import compose, initialize_config_dir
 

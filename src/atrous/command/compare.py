@@ -88,7 +88,7 @@ def is_foreign(run: Any) -> bool:
 
 
 def short_names(a: Path, b: Path) -> tuple[str, str]:
-    """Of two paths, what is left without the folders that both begin with."""
+    """Two paths without the folders that both begin with."""
     parts = [list(path.expanduser().resolve().parts) for path in (a, b)]
     while min(map(len, parts)) > 1 and parts[0][0] == parts[1][0]:
         parts = [each[1:] for each in parts]

@@ -25,7 +25,7 @@ class Format(NamedTuple):
     suffix: str
     save: Callable[[Complete, NetworkInfo, Path], None]
     packages: tuple[str, ...]
-    """That it needs beyond the project's own."""
+    """Packages of the extra that it needs."""
 
     def missing(self) -> list[str]:
         return [name for name in self.packages if find_spec(name) is None]

@@ -41,7 +41,7 @@ class Complete(nn.Module):
 
 
 class NetworkInfo(NamedTuple):
-    """What a file says about its network: the run's configuration, and the classes."""
+    """A file's description of its network: the run's configuration, and the classes."""
 
     config: dict[str, Any]
     labels: LabelSpace

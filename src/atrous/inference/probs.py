@@ -1,4 +1,4 @@
-"""The probabilities that a network gave, kept on disk: one float16 file a picture, made once."""
+"""Keep a network's probabilities on disk: one float16 file a picture, computed once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from atrous.disk import make_folder, write_whole
 
 @dataclass(frozen=True)
 class Probabilities:
-    """Those of one split's pictures by one network, `classes` of them at each pixel of a label, in `folder`."""
+    """The probabilities of one split's pictures by one network, (classes, H, W) for each label (H, W), in `folder`."""
 
     split: Sequence[Sample]
     folder: Path
@@ -52,7 +52,7 @@ class Probabilities:
     def fill(
         self, indices: Sequence[int], network: Callable[[np.ndarray], Tensor], report: Callable[[int, int], None]
     ) -> None:
-        """Makes what is missing; `network` gives probabilities (C, H, W) for a picture (H, W, 3) uint8 RGB."""
+        """Compute what is missing. `network`: (H, W, 3) uint8 RGB -> probabilities (C, H, W)."""
         missing = self.missing(indices)
         if not missing:
             return
@@ -85,7 +85,7 @@ def half(probs: Tensor) -> Tensor:
 
 
 def npy(array: np.ndarray) -> memoryview:
-    """The content of its file."""
+    """The content of an .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getbuffer()

@@ -35,7 +35,7 @@ from atrous.inference.unary import (
 )
 
 SHOWN = (1, 2, 5, 10, 20, 50, 100)
-"""Of the iterations, those that are drawn; and the last."""
+"""The iterations that are drawn, besides the last."""
 
 ONE_CLASS = "the label holds one class only, so every pixel has it (if the value of `void` is a class too: void=null)"
 
@@ -47,7 +47,7 @@ class RefineJob(NamedTuple):
 
 
 class Refined(NamedTuple):
-    """What the CRF did to a picture, in pixels; the unknown ones are those of void."""
+    """How many pixels of a picture the CRF changed; the unknown ones are those of void."""
 
     pixels: int
     changed: int

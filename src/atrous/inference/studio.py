@@ -1,4 +1,4 @@
-"""What the demo's page computes: a network's prediction once for each picture, and the CRF on it again and again."""
+"""The work behind the demo's page: a network's prediction once for each picture, and the CRF on it again and again."""
 
 from __future__ import annotations
 

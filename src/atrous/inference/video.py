@@ -18,7 +18,7 @@ from atrous.disk import written_whole
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".mts", ".m2ts", ".3gp")
 
 MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus")
-"""What an .mp4 holds as it is; other sound is encoded again."""
+"""Codecs that an .mp4 holds as they are; other sound is encoded again."""
 
 
 class Video(NamedTuple):
