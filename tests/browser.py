@@ -62,9 +62,9 @@ class Page:
                 self.call(f"{domain}.enable")
         self.resize(width, height)
         self._loaded = False
-        told = self.call("Page.navigate", url=url)
-        if told.get("errorText"):
-            raise PageError(f"{url} can't be opened: {told['errorText']}")
+        output = self.call("Page.navigate", url=url)
+        if output.get("errorText"):
+            raise PageError(f"{url} can't be opened: {output['errorText']}")
         end = time.monotonic() + seconds
         while not self._loaded:
             self._pump(end, f"{url} to load")
@@ -72,28 +72,28 @@ class Page:
     # ---- what a test does with it ---------------------------------------------------------------------------------
     def evaluate(self, js: str) -> Any:
         """The value of an expression, as JSON has it; of a promise, once it is kept."""
-        told = self.call("Runtime.evaluate", expression=js, returnByValue=True, awaitPromise=True, userGesture=True)
-        if "exceptionDetails" in told:
-            raise PageError(f"{js}\n{_thrown(told['exceptionDetails'])}")
-        return told["result"].get("value")
+        output = self.call("Runtime.evaluate", expression=js, returnByValue=True, awaitPromise=True, userGesture=True)
+        if "exceptionDetails" in output:
+            raise PageError(f"{js}\n{_thrown(output['exceptionDetails'])}")
+        return output["result"].get("value")
 
     def wait_for(self, js: str, seconds: float = 10) -> Any:
         """The value of the expression, once it is true in JavaScript's sense; `true` for a node."""
         end = time.monotonic() + seconds
         asked = f"Promise.resolve({js}).then(v => v ? [v instanceof Node || v] : null)"
-        while (found := self.evaluate(asked)) is None:
+        while (result := self.evaluate(asked)) is None:
             if time.monotonic() > end:
                 raise PageError(f"not within {seconds} s: {js}; console: {self.console_errors or self.console}")
             time.sleep(0.05)
-        return found[0]
+        return result[0]
 
     def drop(self, selector: str, *files: str | Path) -> None:
         """Gives files to an <input type=file>, as its dialog does."""
-        found = self.call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")["result"]
-        if "objectId" not in found:
+        result = self.call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")["result"]
+        if "objectId" not in result:
             raise PageError(f"there is no {selector} in the page")
         names = [str(Path(file).resolve()) for file in files]
-        self.call("DOM.setFileInputFiles", files=names, objectId=found["objectId"])
+        self.call("DOM.setFileInputFiles", files=names, objectId=result["objectId"])
 
     def point(self, x: float, y: float, click: bool = False) -> None:
         """Moves the pointer there, in pixels of the window, and presses its left button."""
@@ -128,11 +128,11 @@ class Page:
         _write_all(self._write, json.dumps(message).encode() + b"\0")
         end = time.monotonic() + 60
         while True:
-            told = self._pump(end, f"an answer to {method}")
-            if told.get("id") == self._number:
-                if "error" in told:
-                    raise PageError(f"{method}: {told['error']['message']}")
-                return told.get("result", {})
+            output = self._pump(end, f"an answer to {method}")
+            if output.get("id") == self._number:
+                if "error" in output:
+                    raise PageError(f"{method}: {output['error']['message']}")
+                return output.get("result", {})
 
     def _pump(self, end: float, what: str) -> dict[str, Any]:
         """The next message, and what it tells of the page noted."""
@@ -167,12 +167,12 @@ class Page:
 @contextmanager
 def page(url: str, width: int = 1400, height: int = 900) -> Iterator[Page]:
     """A browser with nothing in its memory that has this page open: http://, or the file:// of Path.as_uri()."""
-    found = chromium()
-    if found is None:
+    result = chromium()
+    if result is None:
         raise PageError(f"there is no Chromium here (looked for {', '.join(NAMES)})")
     with (
         tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as folder,
-        _started(found, folder) as (read, write),
+        _started(result, folder) as (read, write),
     ):
         tab = Page(read, write)
         tab.open(url, width, height)

@@ -98,32 +98,32 @@ def take_a_step(cfg: Any, pictures: int) -> float:
 
 
 def refusal(folder: Path, *overrides: str) -> str:
-    """What a user is told of a run that can't be: one message, exit code 2."""
+    """The message of a run that is refused: one, with exit code 2."""
     with pytest.raises((ValueError, OSError, HydraException)) as caught:
         run(folder, *overrides)
-    told = message_of(caught.value)
-    assert told is not None, caught.value
-    assert told[1] == 2
-    return told[0]
+    message = message_of(caught.value)
+    assert message is not None, caught.value
+    assert message[1] == 2
+    return message[0]
 
 
 def atrous(
-    *words: str, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 240
+    *overrides: str, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
-    """`atrous words…` in a process of its own, as a user starts it."""
-    with started(*words, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    """`atrous overrides…` in a process of its own, as a user starts it."""
+    with started(*overrides, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         out, err = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 @contextmanager
 def started(
-    *words: str, env: dict[str, str] | None = None, module: str = "atrous", **how: Any
+    *overrides: str, env: dict[str, str] | None = None, module: str = "atrous", **how: Any
 ) -> Iterator[subprocess.Popen[str]]:
-    """`atrous words…` while it runs. What still runs at the end is killed."""
+    """`atrous overrides…` while it runs. What still runs at the end is killed."""
     # W&B leaves in the environment how to reach the service of this process.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")} | (env or {})
-    command = [sys.executable, "-m", module, *words]
+    command = [sys.executable, "-m", module, *overrides]
     with subprocess.Popen(command, env=environment, text=True, **how) as process:
         try:
             yield process
@@ -230,7 +230,7 @@ class Poison(L.Callback):
 
 
 class Scramble(L.Callback):
-    """The classifiers are drawn anew at batch `at`, so large that a network which has learnt little predicts all
+    """The classifiers are drawn again at batch `at`, so large that a network which has learnt little predicts all
     classes."""
 
     def __init__(self, at: int):

@@ -20,14 +20,16 @@ def probed(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", HERE)
 
 
-def run(*words: str, **how) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "probe", *words], capture_output=True, text=True, timeout=60, **how)
+def run(*overrides: str, **how) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "probe", *overrides], capture_output=True, text=True, timeout=60, **how
+    )
 
 
-def both(*words: str, **how) -> tuple[subprocess.CompletedProcess[str], subprocess.CompletedProcess[str]]:
+def both(*overrides: str, **how) -> tuple[subprocess.CompletedProcess[str], subprocess.CompletedProcess[str]]:
     with warm.cold():
-        cold = run(*words, **how)
-    return run(*words, **how), cold
+        cold = run(*overrides, **how)
+    return run(*overrides, **how), cold
 
 
 def last_line(text: str) -> str:
@@ -37,9 +39,9 @@ def last_line(text: str) -> str:
 @pytest.mark.parametrize("end", ["0", "3", "pipe", "raise", "text", "SIGTERM", "SIGKILL", "SIGINT"])
 def test_it_ends_as_a_new_one(end):
     reading, writing = os.pipe()
-    found, wanted = both(end, env=os.environ | {"PIPE": str(writing)}, pass_fds=[writing], input="")
-    assert found.returncode == wanted.returncode
-    assert last_line(found.stderr) == last_line(wanted.stderr)
+    result, wanted = both(end, env=os.environ | {"PIPE": str(writing)}, pass_fds=[writing], input="")
+    assert result.returncode == wanted.returncode
+    assert last_line(result.stderr) == last_line(wanted.stderr)
     if end == "pipe":
         assert os.read(reading, 99) == b"through a pipe" * 2
     for fd in (reading, writing):
@@ -48,12 +50,12 @@ def test_it_ends_as_a_new_one(end):
 
 def test_it_is_given_what_a_new_one_is_given(tmp_path):
     how = {"cwd": tmp_path, "input": "said to it", "env": os.environ | {"MORE": "1"}, "start_new_session": True}
-    found, wanted = both("0", "two words", "ü=1", **how)
-    ours, theirs = json.loads(found.stdout), json.loads(wanted.stdout)
-    assert ours["parent"] == os.getpid()
-    assert ours["stdin"] == "said to it"
-    assert ours["session"]
-    assert ours == theirs
+    result, wanted = both("0", "two words", "ü=1", **how)
+    actual, expected = json.loads(result.stdout), json.loads(wanted.stdout)
+    assert actual["parent"] == os.getpid()
+    assert actual["stdin"] == "said to it"
+    assert actual["session"]
+    assert actual == expected
     assert not json.loads(run("0", input="").stdout)["leader"]
 
 
@@ -67,8 +69,8 @@ def test_it_has_the_cores_of_who_starts_it():
 
 
 def test_what_it_starts_is_its_own_child():
-    found, wanted = both("nested", input="")
-    assert last_line(found.stdout) == last_line(wanted.stdout) == "5 True"
+    result, wanted = both("nested", input="")
+    assert last_line(result.stdout) == last_line(wanted.stdout) == "5 True"
 
 
 def test_it_may_be_watched_and_killed():

@@ -58,29 +58,29 @@ class Server:
         return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB_MODE": "", "WANDB_INIT_TIMEOUT": "20"}
 
     # ---- GraphQL ------------------------------------------------------------------------------------------------
-    def answer(self, query: str, told: dict[str, Any]) -> dict[str, Any]:
-        found = re.search(r"\b(?:query|mutation)\s+(\w+)", query)
-        operation = found[1] if found else ""
+    def answer(self, query: str, message: dict[str, Any]) -> dict[str, Any]:
+        result = re.search(r"\b(?:query|mutation)\s+(\w+)", query)
+        operation = result[1] if result else ""
         method = getattr(self, f"on_{operation}", None)
         if method is not None:
-            return method(told)
+            return method(message)
         self.unknown.append(f"{operation}: {query[:3000]}")
         return {}
 
-    def on_Viewer(self, told: dict[str, Any]) -> dict[str, Any]:
+    def on_Viewer(self, message: dict[str, Any]) -> dict[str, Any]:
         viewer = {"id": "1", "entity": ENTITY, "username": ENTITY, "name": ENTITY, "email": "", "admin": False}
         viewer |= {"flags": "{}", "teams": {"edges": []}, "apiKeys": {"edges": []}}
         return {"viewer": viewer, "serverInfo": {"cliVersionInfo": {}, "latestLocalVersionInfo": None}}
 
     on_GetDefaultEntity = on_Viewer
 
-    def on_ServerFeaturesQuery(self, told: dict[str, Any]) -> dict[str, Any]:
+    def on_ServerFeaturesQuery(self, message: dict[str, Any]) -> dict[str, Any]:
         return {"serverInfo": {"features": []}}
 
-    def on_UpsertBucket(self, told: dict[str, Any]) -> dict[str, Any]:
-        run = self.runs.setdefault(told["name"], Run(told["name"]))
+    def on_UpsertBucket(self, message: dict[str, Any]) -> dict[str, Any]:
+        run = self.runs.setdefault(message["name"], Run(message["name"]))
         new = not run.about
-        run.about |= {key: value for key, value in told.items() if value is not None}
+        run.about |= {key: value for key, value in message.items() if value is not None}
         bucket = {
             "id": run.name,
             "name": run.name,
@@ -88,13 +88,13 @@ class Server:
             "project": WHERE,
             "description": None,
             "config": None,
-            "sweepName": told.get("sweep"),
+            "sweepName": message.get("sweep"),
             "historyLineCount": len(run.history),
         }
         return {"upsertBucket": {"bucket": bucket, "inserted": new}}
 
-    def on_RunResumeStatus(self, told: dict[str, Any]) -> dict[str, Any]:
-        run = self.runs.get(told["name"])
+    def on_RunResumeStatus(self, message: dict[str, Any]) -> dict[str, Any]:
+        run = self.runs.get(message["name"])
         if run is None or not run.about:
             return {"model": {"id": "p", "name": PROJECT, "bucket": None}}
         tail = {"historyTail": json.dumps([json.dumps(row) for row in run.history[-1:]]), "eventsTail": "[]"}
@@ -113,50 +113,50 @@ class Server:
         }
         return {"model": {"id": "p", "name": PROJECT, "bucket": bucket}}
 
-    def on_CreateRunFiles(self, told: dict[str, Any]) -> dict[str, Any]:
+    def on_CreateRunFiles(self, message: dict[str, Any]) -> dict[str, Any]:
         files = [
-            {"name": name, "displayName": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in told["files"]
+            {"name": name, "displayName": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in message["files"]
         ]
-        return {"createRunFiles": {"runID": told["run"], "uploadHeaders": [], "files": files}}
+        return {"createRunFiles": {"runID": message["run"], "uploadHeaders": [], "files": files}}
 
     # ---- artifacts: what a table is kept in ------------------------------------------------------------------------
-    def on_OrganizationCoreWeaveOrganizationID(self, told: dict[str, Any]) -> dict[str, Any]:
+    def on_OrganizationCoreWeaveOrganizationID(self, message: dict[str, Any]) -> dict[str, Any]:
         return {"entity": {"organization": None}}
 
-    def on_ArtifactType(self, told: dict[str, Any]) -> dict[str, Any]:
+    def on_ArtifactType(self, message: dict[str, Any]) -> dict[str, Any]:
         return {"project": {"artifact": None}}
 
-    def on_CreateArtifact(self, told: dict[str, Any]) -> dict[str, Any]:
+    def on_CreateArtifact(self, message: dict[str, Any]) -> dict[str, Any]:
         version = {"artifactSequence": {"id": "q", "latestArtifact": None}}
         return {"createArtifact": {"artifact": {"id": "a1", "state": "COMMITTED", **version}}}
 
-    def on_UseArtifact(self, told: dict[str, Any]) -> dict[str, Any]:
+    def on_UseArtifact(self, message: dict[str, Any]) -> dict[str, Any]:
         return {"useArtifact": {"artifact": {"id": "a1"}}}
 
     # ---- sweeps -------------------------------------------------------------------------------------------------
-    def on_UpsertSweep(self, told: dict[str, Any]) -> dict[str, Any]:
-        self.sweep = yaml.safe_load(told["config"])
+    def on_UpsertSweep(self, message: dict[str, Any]) -> dict[str, Any]:
+        self.sweep = yaml.safe_load(message["config"])
         return {
             "upsertSweep": {"sweep": {"id": "s", "name": "sweep1", "project": WHERE}, "configValidationWarnings": []}
         }
 
-    def on_CreateAgent(self, told: dict[str, Any]) -> dict[str, Any]:
+    def on_CreateAgent(self, message: dict[str, Any]) -> dict[str, Any]:
         return {"createAgent": {"agent": {"id": "agent1"}}}
 
-    def on_Sweep(self, told: dict[str, Any]) -> dict[str, Any]:
+    def on_Sweep(self, message: dict[str, Any]) -> dict[str, Any]:
         sweep = {"id": "s", "name": "sweep1", "method": self.sweep.get("method"), "state": "RUNNING", "runCount": 0}
         sweep |= {"description": None, "config": yaml.safe_dump(self.sweep), "createdAt": "2026-01-01T00:00:00"}
         sweep |= {"heartbeatAt": None, "updatedAt": None, "earlyStopJobRunning": False, "controller": None}
         sweep |= {"scheduler": None, "bestLoss": None, "runs": {"edges": []}}
         return {"project": {"sweep": sweep}}
 
-    def on_SweepWithRuns(self, told: dict[str, Any]) -> dict[str, Any]:
-        return self.on_Sweep(told)
+    def on_SweepWithRuns(self, message: dict[str, Any]) -> dict[str, Any]:
+        return self.on_Sweep(message)
 
-    def on_Heartbeat(self, told: dict[str, Any]) -> dict[str, Any]:
+    def on_Heartbeat(self, message: dict[str, Any]) -> dict[str, Any]:
         """The next of a grid, as soon as the agent has nothing to do."""
         commands: list[dict[str, Any]] = []
-        grid, busy = combinations(self.sweep["parameters"]), any(json.loads(told.get("runState") or "{}").values())
+        grid, busy = combinations(self.sweep["parameters"]), any(json.loads(message.get("runState") or "{}").values())
         if not busy and self.given < len(grid):
             self.given += 1
             args = {key: {"value": value} for key, value in grid[self.given - 1].items()}
@@ -166,20 +166,20 @@ class Server:
         return {"agentHeartbeat": {"agent": {"id": "agent1"}, "commands": json.dumps(commands)}}
 
     # ---- dashboards ---------------------------------------------------------------------------------------------
-    def on_UpsertView2(self, told: dict[str, Any]) -> dict[str, Any]:
-        key = told.get("id") or f"view{len(self.views)}"
-        self.views[key] = told
-        project = {"id": "p", "name": told["projectName"], "entityName": told["entityName"]}
-        view = {"id": key, "name": told["name"], "displayName": told["displayName"], "type": told["type"]}
-        view |= {"description": "", "project": project, "spec": told["spec"], "updatedAt": "2026-01-01T00:00:00"}
+    def on_UpsertView2(self, message: dict[str, Any]) -> dict[str, Any]:
+        key = message.get("id") or f"view{len(self.views)}"
+        self.views[key] = message
+        project = {"id": "p", "name": message["projectName"], "entityName": message["entityName"]}
+        view = {"id": key, "name": message["name"], "displayName": message["displayName"], "type": message["type"]}
+        view |= {"description": "", "project": project, "spec": message["spec"], "updatedAt": "2026-01-01T00:00:00"}
         return {"upsertView": {"view": view, "inserted": True}}
 
     on_upsertView = on_UpsertView2
 
-    def on_ProjectInternalId(self, told: dict[str, Any]) -> dict[str, Any]:
-        return {"project": {"id": "p", "internalId": "1"} if told["projectName"] == PROJECT else None}
+    def on_ProjectInternalId(self, message: dict[str, Any]) -> dict[str, Any]:
+        return {"project": {"id": "p", "internalId": "1"} if message["projectName"] == PROJECT else None}
 
-    def on_GetProjects(self, told: dict[str, Any]) -> dict[str, Any]:
+    def on_GetProjects(self, message: dict[str, Any]) -> dict[str, Any]:
         node: dict[str, Any] = {"id": "p", "name": PROJECT, "entityName": ENTITY, "createdAt": "", "isBenchmark": False}
         node["user"] = {"id": "u", "name": ENTITY, "username": ENTITY, "email": "", "admin": False, "flags": "{}"}
         node["user"] |= {"entity": ENTITY, "deletedAt": None, "teams": None, "apiKeys": None}
@@ -187,13 +187,13 @@ class Server:
         return {"models": {"edges": [{"node": node, "cursor": ""}], "pageInfo": page}}
 
     # ---- what a run streams -------------------------------------------------------------------------------------
-    def stream(self, name: str, told: dict[str, Any]) -> None:
+    def stream(self, name: str, message: dict[str, Any]) -> None:
         run = self.runs.setdefault(name, Run(name))
-        for file, chunk in (told.get("files") or {}).items():
+        for file, chunk in (message.get("files") or {}).items():
             lines = run.lines.setdefault(file, {})
             lines |= {chunk["offset"] + i: line for i, line in enumerate(chunk["content"])}
-        if told.get("complete"):
-            run.exit_code = told.get("exitcode")
+        if message.get("complete"):
+            run.exit_code = message.get("exitcode")
 
 
 def combinations(parameters: dict[str, Any]) -> list[dict[str, Any]]:
@@ -209,12 +209,12 @@ def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = self._read()
             if self.path.startswith("/graphql"):
-                told = json.loads(body)
-                self._send({"data": server.answer(told["query"], told.get("variables") or {})})
+                settings = json.loads(body)
+                self._send({"data": server.answer(settings["query"], settings.get("variables") or {})})
                 return
-            found = re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path)
-            if found:
-                server.stream(found[1], json.loads(body))
+            result = re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path)
+            if result:
+                server.stream(result[1], json.loads(body))
             self._send({})
 
         def do_PUT(self) -> None:
@@ -228,8 +228,8 @@ def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
         def _read(self) -> bytes:
             return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-        def _send(self, told: dict[str, Any]) -> None:
-            content = json.dumps(told).encode()
+        def _send(self, settings: dict[str, Any]) -> None:
+            content = json.dumps(settings).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))

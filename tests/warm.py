@@ -122,7 +122,7 @@ def _ask(request: dict[str, Any], fds: list[int]) -> int:
 
 def _open() -> tuple[socket.socket, Any]:
     _adopt_orphans()
-    ours, its = _way()
+    actual, its = _way()
     env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "LOCAL_RANK", "RANK")}
     with its:
         process = subprocess.Popen(
@@ -134,7 +134,7 @@ def _open() -> tuple[socket.socket, Any]:
             pass_fds=[its.fileno()],
         )
     process.returncode = 0  # nobody waits for it: it ends when the way to it does
-    return ours, process
+    return actual, process
 
 
 def _way() -> tuple[socket.socket, socket.socket]:
@@ -189,11 +189,11 @@ def _nurse(way: socket.socket, fds: list[int]) -> list[int]:
     for each in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         each.detach()  # what a library made when it was imported goes with the first nursery, not with this process
     _adopt_orphans()
-    ours, its = _way()
+    actual, its = _way()
     parent = os.getpid()
     if os.fork() == 0:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        for each in (way, ours):
+        for each in (way, actual):
             each.close()
         for fd in fds:
             os.close(fd)
@@ -202,8 +202,8 @@ def _nurse(way: socket.socket, fds: list[int]) -> list[int]:
         become(serve(its, os._exit))
     way.close()
     its.close()
-    high = socket.socket(fileno=fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, HIGH))
-    ours.close()
+    high = socket.socket(fileno=fcntl.fcntl(actual, fcntl.F_DUPFD_CLOEXEC, HIGH))
+    actual.close()
     _nursery = (os.getpid(), high, None)
     lifted = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH) for fd in fds]
     for fd in fds:

@@ -32,12 +32,12 @@ with_gradio = pytest.mark.skipif(find_spec("gradio") is None, reason="there is n
 
 @pytest.fixture(scope="module")
 def opened(trained):
-    return open_predictor(told(trained), device="cpu")
+    return open_predictor(configured(trained), device="cpu")
 
 
-def told(run, *words):
+def configured(run, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("demo", [f"run='{run}'", *words])
+        return compose("demo", [f"run='{run}'", *overrides])
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def image():
 
 def labels_of(shown):
     """What the page is given, unpacked as the page unpacks it."""
-    found = json.loads(shown)
+    result = json.loads(shown)
     return [
-        np.frombuffer(zlib.decompress(b64decode(panel["packed"])), np.uint8).reshape(found["height"], found["width"])
-        for panel in found["panels"]
+        np.frombuffer(zlib.decompress(b64decode(panel["packed"])), np.uint8).reshape(result["height"], result["width"])
+        for panel in result["panels"]
     ]
 
 
@@ -83,9 +83,9 @@ def test_without_a_crf_the_networks_own_label_is_shown_alone(opened, studio, ima
 def test_the_network_runs_once_for_a_picture_however_the_sliders_move(opened, studio, image):
     calls = count_runs(opened.segmenter.scores)
     seen = studio.segment(image, "a")
-    found = [labels_of(studio.show(seen, replace(studio.crf, w1=float(w1)), fresh=False))[1] for w1 in range(10)]
+    result = [labels_of(studio.show(seen, replace(studio.crf, w1=float(w1)), fresh=False))[1] for w1 in range(10)]
     assert len(calls) == 1
-    assert any((label != found[0]).any() for label in found)
+    assert any((label != result[0]).any() for label in result)
 
 
 def test_a_crf_of_no_iterations_changes_nothing(studio, image):
@@ -140,7 +140,7 @@ def test_a_picture_is_turned_as_its_camera_noted(studio, tmp_path):
 # ---- what the page begins with --------------------------------------------------------------------------------------
 def test_the_sliders_begin_at_the_commands_crf_else_the_runs(trained, opened):
     assert (first_crf(opened).w1, first_crf(opened).sigma_alpha) == (10, 20)  # conf/crf/shapes.yaml
-    asked = open_predictor(told(trained, "crf=v1"), device="cpu")
+    asked = open_predictor(configured(trained, "crf=v1"), device="cpu")
     assert (first_crf(asked).w1, first_crf(asked).normalization) == (5, "after")
 
 
@@ -184,7 +184,7 @@ def test_what_gradio_takes_for_its_own_stands_in_no_template():
 
 
 # ---- the server -----------------------------------------------------------------------------------------------------
-def test_a_port_that_is_taken_is_told():
+def test_a_port_that_is_taken_is_refused():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -211,14 +211,14 @@ def test_no_browser_is_opened_where_there_is_no_screen(monkeypatch):
 def test_without_gradio_it_is_said_what_to_install(monkeypatch, trained):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(ValueError, match=r"pip install 'gradio>=6\.31'"):
-        demo(told(trained))
+        demo(configured(trained))
 
 
 @with_gradio
 @pytest.mark.parametrize("word", ["largest=0", "largest=huge", "port=0", "port=http"])
-def test_a_setting_that_makes_no_sense_is_told_by_its_name(trained, word):
+def test_a_setting_that_makes_no_sense_is_refused_by_its_name(trained, word):
     with pytest.raises(ValueError, match=f"`{word.split('=')[0]}` must be"):
-        demo(told(trained, word))
+        demo(configured(trained, word))
 
 
 @with_gradio
@@ -241,9 +241,9 @@ def test_asked_to_end_it_removes_what_was_dropped_on_the_page(trained, tmp_path)
         assert "http://127.0.0.1:" in process.stdout.readline()
         assert list(tmp_path.glob("atrous-demo-*"))
         process.terminate()
-        _, told = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "Traceback" not in told
+    assert "Traceback" not in errors
     assert not list(tmp_path.glob("atrous-demo-*"))
 
 
@@ -264,11 +264,11 @@ def address(trained):
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+/", line)
-        if not found:
+        result = re.search(r"http://127\.0\.0\.1:\d+/", line)
+        if not result:
             process.kill()
             pytest.fail(line + process.communicate()[1])
-        yield found[0]
+        yield result[0]
         process.send_signal(signal.SIGINT)
         rest, complaints = process.communicate(timeout=60)
         assert (process.returncode, rest, complaints) == (130, "", "")
@@ -305,9 +305,9 @@ def test_a_picture_dropped_is_seen_and_a_slider_changes_it(address, opened, stud
         colours = opened.labels.palette
         shown = [np.array(text.split(","), int).reshape(*image.shape[:2], 4) for text in tab.evaluate(SCREEN)]
         expected = labels_of(studio.show(seen, studio.crf, fresh=True))
-        for found, label in zip(shown, expected, strict=True):
-            assert (found[..., :3] == colours[label]).all()
-            assert (found[..., 3] == 255).all()
+        for result, label in zip(shown, expected, strict=True):
+            assert (result[..., :3] == colours[label]).all()
+            assert (result[..., 3] == 255).all()
 
         set_slider(tab, "w1", 0)
         set_slider(tab, "w2", 0)
@@ -324,7 +324,7 @@ def test_a_picture_dropped_is_seen_and_a_slider_changes_it(address, opened, stud
 
 
 @pytest.mark.slow
-def test_an_example_is_seen_and_the_class_under_the_pointer_told(address, opened):
+def test_an_example_is_segmented_and_the_class_under_the_pointer_named(address, opened):
     image = examples(opened, False, None)[0][0]
     label = opened.label(image)
     with page(address) as tab:
@@ -342,7 +342,7 @@ def test_an_example_is_seen_and_the_class_under_the_pointer_told(address, opened
 
 
 @pytest.mark.slow
-def test_what_is_no_picture_is_told_on_the_page_and_the_next_one_is_seen(address, tmp_path):
+def test_a_file_that_is_no_picture_gets_a_message_and_the_next_one_works(address, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     Image.new("RGB", (900, 300), (90, 120, 150)).save(tmp_path / "large.jpg")
     with page(address) as tab:
@@ -393,7 +393,7 @@ def sliders_for(folder):
 @with_gradio
 def test_a_network_that_ends_in_a_crf_has_no_controls_for_one(tmp_path):
     run(tmp_path, "model/crf=recurrent", "trainer.max_steps=2", "trainer.val_check_interval=2", "checkpoint_every=2")
-    opened = open_predictor(told(tmp_path), device="cpu")
+    opened = open_predictor(configured(tmp_path), device="cpu")
     studio = Studio(opened, None, 1024)
     image = np.zeros((33, 41, 3), np.uint8)
     seen = studio.segment(image, "a")

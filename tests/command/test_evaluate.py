@@ -24,9 +24,9 @@ def trial_of(folder, *overrides):
 
 def evaluated(folder, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        found = evaluate(compose("evaluate", [f"run='{folder}'", "workers=1", *overrides]))
-    assert found is not None
-    return found
+        result = evaluate(compose("evaluate", [f"run='{folder}'", "workers=1", *overrides]))
+    assert result is not None
+    return result
 
 
 def kept(folder, name="val"):
@@ -37,11 +37,11 @@ def test_the_scores_are_those_of_the_runs_own_test(copy):
     own = json.loads((copy / "result.json").read_text())
     assert evaluated(copy)["confusion"] == own["confusion"]
     assert not (copy / "probs").exists()
-    found = evaluated(copy, "crf=shapes")
-    assert found["confusion"] == own["confusion"]
-    assert found["scores_crf"]["mean_iou"] == pytest.approx(own["scores_crf"]["mean_iou"], abs=1e-3)
-    assert found["protocol"]["crf"] == own["protocol"]["crf"]
-    assert kept(copy, "val-crf-10-20-10-3-1") == found
+    result = evaluated(copy, "crf=shapes")
+    assert result["confusion"] == own["confusion"]
+    assert result["scores_crf"]["mean_iou"] == pytest.approx(own["scores_crf"]["mean_iou"], abs=1e-3)
+    assert result["protocol"]["crf"] == own["protocol"]["crf"]
+    assert kept(copy, "val-crf-10-20-10-3-1") == result
     names = [path.name for path in (copy / "evaluate" / "val-crf-10-20-10-3-1").iterdir()]
     assert set(names) == {"result.json", "pictures.npz", "confusion.png", "confusion_crf.png", "trimap.png"}
     assert kept(copy)["confusion"] == own["confusion"]
@@ -65,7 +65,7 @@ def test_all_cores_give_what_one_gives(copy):
 
 def test_every_score_follows_from_the_predictions_of_the_network(copy):
     """By another path: the pictures one by one, counted with NumPy alone."""
-    found, segmenter = evaluated(copy), atrous.load(copy)
+    results, segmenter = evaluated(copy), atrous.load(copy)
     samples = trial_of(copy).probs.split
     labels = [sample.label for sample in samples]
     predictions = [segmenter.segment(sample.image) for sample in samples]
@@ -77,9 +77,9 @@ def test_every_score_follows_from_the_predictions_of_the_network(copy):
             both = sum(((p == c) & (y == c) & w).sum() for p, y, w in zip(predictions, labels, where))
             any_ = sum((((p == c) | (y == c)) & (y != 255) & w).sum() for p, y, w in zip(predictions, labels, where))
             result.append(both / any_ if any_ else np.nan)
-    assert found["scores"]["mean_iou"] == pytest.approx(np.nanmean(ious))
-    assert found["trimap"]["mean_iou"][2] == pytest.approx(np.nanmean(banded))
-    assert found["trimap"]["mean_iou"][2] != found["scores"]["mean_iou"]
+    assert results["scores"]["mean_iou"] == pytest.approx(np.nanmean(ious))
+    assert results["trimap"]["mean_iou"][2] == pytest.approx(np.nanmean(banded))
+    assert results["trimap"]["mean_iou"][2] != results["scores"]["mean_iou"]
 
 
 def test_what_was_finished_is_not_done_again(copy, monkeypatch):
@@ -110,11 +110,11 @@ def test_three_processes_give_what_one_gives(copy):
     assert counts == [8, 6, 6]  # before and after the CRF
 
 
-def test_what_one_of_several_processes_can_not_do_is_told_once(copy, tmp_path):
+def test_what_one_of_several_processes_can_not_do_is_reported_once(copy, tmp_path):
     folder = mine(tmp_path, copy, count=4)
     (folder / "images" / "3.png").write_bytes(b"nothing")
-    words = ["evaluate", f"run={copy}", "data=folder", f"root={folder}"]
-    done = atrous_(*words, "devices=2", env={"CUDA_VISIBLE_DEVICES": ""})
+    overrides = ["evaluate", f"run={copy}", "data=folder", f"root={folder}"]
+    done = atrous_(*overrides, "devices=2", env={"CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode == 2
     assert done.stderr.count("3.png can't be read") == 1
     assert "Traceback" not in done.stderr
@@ -132,17 +132,17 @@ def mine(tmp_path, run, count=1, value=1, order=1):
     names = list(trial_of(run).labels.names)[::order]
     (folder / "val.txt").write_text("\n".join(map(str, range(count))))
     (folder / "none.txt").touch()
-    told = {"names": names, "splits": {"train": "val.txt", "val": "val.txt", "none": "none.txt"}}
-    (folder / "dataset.yaml").write_text(json.dumps(told))
+    settings = {"names": names, "splits": {"train": "val.txt", "val": "val.txt", "none": "none.txt"}}
+    (folder / "dataset.yaml").write_text(json.dumps(settings))
     return folder
 
 
 def test_pictures_that_have_changed_are_counted_anew(copy, tmp_path):
-    words = ["data=folder", f"root={mine(tmp_path, copy)}"]
-    before = evaluated(copy, *words)
+    overrides = ["data=folder", f"root={mine(tmp_path, copy)}"]
+    before = evaluated(copy, *overrides)
     assert sum(before["confusion"][1]) == 33 * 41
     mine(tmp_path, copy, value=2)
-    after = evaluated(copy, *words)
+    after = evaluated(copy, *overrides)
     assert sum(after["confusion"][2]) == 33 * 41
     (folder,) = copy.glob("evaluate/folder-*-val")  # beside that of the run's own dataset
     assert json.loads((folder / "result.json").read_text()) == after
@@ -163,12 +163,12 @@ def test_a_look_that_is_the_plain_one_gives_the_plain_scores(copy, look):
     ],
 )
 def test_another_look_is_another_score_and_another_folder(copy, look, folder):
-    plain, found = evaluated(copy), evaluated(copy, *look)
-    assert found["confusion"] != plain["confusion"]
-    assert kept(copy, folder) == found
+    plain, result = evaluated(copy), evaluated(copy, *look)
+    assert result["confusion"] != plain["confusion"]
+    assert kept(copy, folder) == result
     assert kept(copy)["confusion"] == plain["confusion"]
-    told = found["protocol"]
-    assert (told["scales"], told["flip"], told["slide"]) != ([1.0], False, None)
+    message = result["protocol"]
+    assert (message["scales"], message["flip"], message["slide"]) != ([1.0], False, None)
     assert len(list(copy.glob("trial/*"))) == 2
 
 
@@ -198,7 +198,7 @@ def change_weights(folder, change):
     torch.save(saved, path)
 
 
-def test_a_network_that_gives_no_numbers_is_told_with_the_picture(copy, capsys):
+def test_a_network_that_gives_no_numbers_is_reported_with_the_picture(copy, capsys):
     change_weights(copy, lambda name, tensor: tensor.fill_(float("nan")))
     assert main(["evaluate", f"run={copy}", "crf=v1", "workers=1"]) == 2
     assert "NaN for the picture val/000000" in capsys.readouterr().err
@@ -209,10 +209,10 @@ def test_the_pictures_on_which_the_crf_was_chosen_can_be_left_out(copy, capsys):
     names = [trial_of(copy).name(index) for index in (1, 4, 5)]
     own = (CONF / "crf" / "v1.yaml").read_text() + f"chosen_on: {json.dumps([*names, 'elsewhere'])}\n"
     (copy / "crf.yaml").write_text(own)
-    words = ["evaluate", f"run={copy}", f"crf={copy / 'crf.yaml'}", "workers=1"]
-    assert main(words) == 0
+    overrides = ["evaluate", f"run={copy}", f"crf={copy / 'crf.yaml'}", "workers=1"]
+    assert main(overrides) == 0
     assert "chosen on 3 of these 10 pictures" in capsys.readouterr().out
-    assert main([*words, "leave_out=true"]) == 0
+    assert main([*overrides, "leave_out=true"]) == 0
     assert "chosen on" not in capsys.readouterr().out
     flattered, fair = (
         json.loads((copy / "evaluate" / f"val-crf-5-50-10-3-3-after{end}" / "result.json").read_text())
@@ -224,29 +224,29 @@ def test_the_pictures_on_which_the_crf_was_chosen_can_be_left_out(copy, capsys):
     assert sum(map(sum, fair["confusion_crf"])) == sum(map(sum, fair["confusion"])) == labelled
 
 
-def test_data_that_do_not_fit_are_told(copy, tmp_path, capsys):
-    words = ["evaluate", f"run={copy}", "data=folder", f"root={mine(tmp_path, copy)}"]
-    assert main([*words, "split=none"]) == 2
+def test_data_that_do_not_fit_are_refused(copy, tmp_path, capsys):
+    overrides = ["evaluate", f"run={copy}", "data=folder", f"root={mine(tmp_path, copy)}"]
+    assert main([*overrides, "split=none"]) == 2
     assert "the split 'none' is empty: there is nothing to score" in capsys.readouterr().err
     mine(tmp_path, copy, value=9)
-    assert main(words) == 2
+    assert main(overrides) == 2
     assert "labels/0.png holds the label 9" in capsys.readouterr().err
     mine(tmp_path, copy, order=-1)
-    assert main(words) == 2
+    assert main(overrides) == 2
     assert "class 0 of" in capsys.readouterr().err
 
 
 def test_a_class_that_is_absent_is_left_out_of_the_mean(copy):
     change_weights(copy, lambda name, tensor: tensor[1:7].fill_(-1e3) if name.endswith("fc8.bias") else None)
-    found = evaluated(copy, "data=shapes", "data.size=[33,41]", "data.val_pictures=1")
-    absent = [name for name, iou in found["scores"]["iou"].items() if iou is None]
-    assert found["scores"]["counted"] == 8 - len(absent) < 8
-    known = [iou for iou in found["scores"]["iou"].values() if iou is not None]
-    assert found["scores"]["mean_iou"] == pytest.approx(np.mean(known))
+    result = evaluated(copy, "data=shapes", "data.size=[33,41]", "data.val_pictures=1")
+    absent = [name for name, iou in result["scores"]["iou"].items() if iou is None]
+    assert result["scores"]["counted"] == 8 - len(absent) < 8
+    known = [iou for iou in result["scores"]["iou"].values() if iou is not None]
+    assert result["scores"]["mean_iou"] == pytest.approx(np.mean(known))
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("overrides", "says"),
     [
         ([], "`run` must say"),
         (["run=nowhere"], "there is no nowhere"),
@@ -265,9 +265,9 @@ def test_a_class_that_is_absent_is_left_out_of_the_mean(copy):
         (["run={run}", "like=voc"], "leave it out"),
     ],
 )
-def test_a_slip_is_told_in_a_line(trained, words, says, capsys):
-    assert main(["evaluate", *(word.replace("{run}", str(trained)) for word in words)]) == 2
-    told = capsys.readouterr().err
-    assert says in told
-    assert told.count("\n") <= 3
-    assert not (trained / "trial").exists()  # what can't be is told before any work
+def test_a_slip_is_one_message(trained, overrides, says, capsys):
+    assert main(["evaluate", *(word.replace("{run}", str(trained)) for word in overrides)]) == 2
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.count("\n") <= 3
+    assert not (trained / "trial").exists()  # an impossible setting is refused before any work

@@ -119,14 +119,14 @@ def test_the_command_prints_the_differences_at_three_sizes(tmp_path, capsys):
     run = tmp_path / "head=largefov,seed=3"  # as run folders are named
     checkpoint(run, *NETWORKS["small"])
     assert main(["export", f"run='{run}'"]) == 0
-    told = capsys.readouterr().out
-    assert [told.count(size) for size in ("1 x 97 x 131", "2 x 129 x 129", "3 x 150 x 200")] == [1, 1, 1]
-    assert str(run / "network.safetensors") in told
+    output = capsys.readouterr().out
+    assert [output.count(size) for size in ("1 x 97 x 131", "2 x 129 x 129", "3 x 150 x 200")] == [1, 1, 1]
+    assert str(run / "network.safetensors") in output
     assert sorted(path.name for path in run.iterdir()) == ["checkpoint", "network.safetensors"]
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("overrides", "message"),
     [
         ([], "`run` must say whose network"),
         (["run=nowhere"], "`run=nowhere`"),
@@ -136,11 +136,11 @@ def test_the_command_prints_the_differences_at_three_sizes(tmp_path, capsys):
         (["run='{run}'", "frmat=onnx"], "did you mean format"),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_code_2_for_export(words, told, tmp_path, capsys):
+def test_a_mistake_is_one_message_and_exit_code_2_for_export(overrides, message, tmp_path, capsys):
     checkpoint(tmp_path / "run", *NETWORKS["small"])
-    words = [word.format(tmp=tmp_path, run=tmp_path / "run") for word in words]
-    assert main(["export", *words]) == 2
-    assert told in capsys.readouterr().err
+    overrides = [word.format(tmp=tmp_path, run=tmp_path / "run") for word in overrides]
+    assert main(["export", *overrides]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_without_the_extra_packages_the_command_says_which(tmp_path, capsys, monkeypatch):

@@ -45,18 +45,18 @@ def here(tmp_path, monkeypatch):
 def predicted(trained):
     """Runs the verb on the network that was trained once, into the folder `out`."""
 
-    def run(images: str, *words: str) -> None:
-        assert main(["predict", f"run='{trained}'", f"images='{images}'", "out=out", *words]) == 0
+    def run(images: str, *overrides: str) -> None:
+        assert main(["predict", f"run='{trained}'", f"images='{images}'", "out=out", *overrides]) == 0
 
     return run
 
 
-def refusal(capsys, *words: str) -> str:
-    assert main(["predict", *words]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("atrous predict: ")
-    assert len(told.splitlines()) == 1
-    return told
+def refusal(capsys, *overrides: str) -> str:
+    assert main(["predict", *overrides]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("atrous predict: ")
+    assert len(message.splitlines()) == 1
+    return message
 
 
 # ---- one picture ----------------------------------------------------------------------------------------------------
@@ -107,9 +107,9 @@ def test_one_look_of_the_picture_s_own_size_is_the_plain_one_and_others_are_not(
     plain = np.load("out/photo.npy")
     predicted("photo.png", "probs=true", "tta.scales=[1.0]", "slide.crop=999")
     assert (np.load("out/photo.npy") == plain).all()
-    for words in (["tta.scales=[0.75,1]"], ["tta.flip=true"], ["slide.crop=33"]):
-        predicted("photo.png", "probs=true", *words)
-        assert (np.load("out/photo.npy") != plain).any(), words
+    for overrides in (["tta.scales=[0.75,1]"], ["tta.flip=true"], ["slide.crop=33"]):
+        predicted("photo.png", "probs=true", *overrides)
+        assert (np.load("out/photo.npy") != plain).any(), overrides
 
 
 def test_the_folder_is_otherwise_the_run_s(copy, here):
@@ -228,9 +228,9 @@ def test_of_a_picture_that_pil_finds_too_large_is_said_that_and_not_that_it_is_t
     Path("huge.ppm").write_bytes(b"P6 20000 10000 255\n")
     with pytest.raises(SystemExit) as caught:
         main(["predict", f"run='{trained}'", "images=huge.ppm", "out=out"])
-    told = str(caught.value.code)
-    assert told.startswith("atrous predict: huge.ppm has more than 178,956,970 pixels")
-    assert told.endswith("shrink it, or cut it in pieces")
+    message = str(caught.value.code)
+    assert message.startswith("atrous predict: huge.ppm has more than 178,956,970 pixels")
+    assert message.endswith("shrink it, or cut it in pieces")
 
 
 def test_a_picture_that_pil_only_warns_of_is_predicted_without_a_word(photos, predicted, monkeypatch):
@@ -278,24 +278,24 @@ def test_a_folder_or_a_pattern_keeps_its_sub_folders(photos, predicted, pattern,
 
 
 def test_what_is_done_is_kept_and_what_is_changed_is_made_again(photos, predicted, capsys):
-    def told(*words: str) -> str:
-        predicted("photos", *words)
+    def last_line(*overrides: str) -> str:
+        predicted("photos", *overrides)
         return capsys.readouterr().out.splitlines()[-1]
 
-    assert told() == "out: 4 pictures predicted"
+    assert last_line() == "out: 4 pictures predicted"
     kept = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.png")}
-    assert told() == "out: 0 pictures predicted, 4 were there, made with these settings"
+    assert last_line() == "out: 0 pictures predicted, 4 were there, made with these settings"
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.png")} == kept
     Path("out/b.png").unlink()
     Path("out/deep/e_overlay.png").unlink()
     newer = time.time() + 5
     os.utime("photos/a.png", (newer, newer))
-    assert told() == "out: 3 pictures predicted, 1 were there, made with these settings"
+    assert last_line() == "out: 3 pictures predicted, 1 were there, made with these settings"
     os.utime("photos/a.png", (1, 1))
-    assert told("overlay=false") == "out: 0 pictures predicted, 4 were there, made with these settings"
-    for words in (["crf=v2"], ["tta.flip=true"], ["alpha=0.4"], ["probs=true"]):
-        assert told(*words) == "out: 4 pictures predicted", words
-        assert told(*words) == "out: 0 pictures predicted, 4 were there, made with these settings"
+    assert last_line("overlay=false") == "out: 0 pictures predicted, 4 were there, made with these settings"
+    for overrides in (["crf=v2"], ["tta.flip=true"], ["alpha=0.4"], ["probs=true"]):
+        assert last_line(*overrides) == "out: 4 pictures predicted", overrides
+        assert last_line(*overrides) == "out: 0 pictures predicted, 4 were there, made with these settings"
 
 
 def test_probabilities_that_other_settings_left_are_not_taken_for_these(here, predicted):
@@ -314,8 +314,8 @@ def unbroken(trained, tmp_path_factory):
     """What a prediction leaves that nothing has broken off."""
     folder = tmp_path_factory.mktemp("unbroken")
     Image.fromarray(photo()).save(folder / "photo.png")
-    words = [f"run='{trained}'", f"images='{folder / 'photo.png'}'", f"out='{folder / 'out'}'", "probs=true"]
-    assert main(["predict", *words]) == 0
+    overrides = [f"run='{trained}'", f"images='{folder / 'photo.png'}'", f"out='{folder / 'out'}'", "probs=true"]
+    assert main(["predict", *overrides]) == 0
     return {name: (folder / "out" / name).read_bytes() for name in FILES}
 
 
@@ -360,14 +360,14 @@ def test_the_same_command_goes_on_after_a_full_disk_at_any_file(photos, trained,
     assert sorted(path.name for path in Path("out").glob("a*")) == ["a.npy", "a.png", "a_overlay.png"]
 
 
-def test_a_pipe_that_breaks_is_told_with_the_picture(here, predicted, monkeypatch):
+def test_a_pipe_that_breaks_is_reported_with_the_picture(here, predicted, monkeypatch):
     fail_at(monkeypatch, "photo.png", BrokenPipeError(32, "Broken pipe"))
     with pytest.raises(SystemExit, match=r"^atrous predict: photo.png \(Broken pipe\)$"):
         predicted("photo.png")
 
 
 @pytest.mark.parametrize(
-    ("theirs", "before"),
+    ("expected", "before"),
     [
         ("array", None),
         ("array", []),
@@ -379,36 +379,36 @@ def test_a_pipe_that_breaks_is_told_with_the_picture(here, predicted, monkeypatc
     ids=str,
 )
 def test_an_array_of_somebody_else_s_is_not_replaced_whatever_lies_beside_it(
-    here, trained, predicted, before, theirs, capsys
+    here, trained, predicted, before, expected, capsys
 ):
     if before is not None:
         predicted("photo.png", *before)
     Path("out").mkdir(exist_ok=True)
     with open("out/photo.npy", "wb") as file:
-        if theirs == "archive":
+        if expected == "archive":
             np.savez(file, photo())
-        elif theirs == "text":
+        elif expected == "text":
             file.write(b"not an array")
         else:
-            for _ in range(2 if theirs == "two arrays" else 1):
+            for _ in range(2 if expected == "two arrays" else 1):
                 np.save(file, photo())
     content = Path("out/photo.npy").read_bytes()
-    told = refusal(capsys, f"run='{trained}'", "images=photo.png", "out=out", "probs=true")
-    assert "out/photo.npy is there, and `atrous predict` has not made it" in told
+    message = refusal(capsys, f"run='{trained}'", "images=photo.png", "out=out", "probs=true")
+    assert "out/photo.npy is there, and `atrous predict` has not made it" in message
     predicted("photo.png", "crf=v2")  # which needs no array
     assert Path("out/photo.npy").read_bytes() == content
 
 
 def test_other_weights_are_other_settings(here, copy, capsys):
-    words = ["predict", f"run='{copy}'", "images=photo.png", "out=out"]
-    assert main(words) == 0
+    overrides = ["predict", f"run='{copy}'", "images=photo.png", "out=out"]
+    assert main(overrides) == 0
     file = copy / "checkpoint" / "last.ckpt"
     saved = torch.load(file, weights_only=True)
     for name, weight in saved["state_dict"].items():
         saved["state_dict"][name] = weight.flip(0) if name.endswith("weight") else weight
     torch.save(saved, file)
     before = Path("out/photo.png").read_bytes()
-    assert main(words) == 0
+    assert main(overrides) == 0
     assert Path("out/photo.png").read_bytes() != before
 
 
@@ -422,7 +422,7 @@ def test_all_may_be_moved_together_and_nothing_is_made_again(photos, predicted, 
     assert "0 pictures predicted, 4 were there" in capsys.readouterr().out
 
 
-def test_bad_files_are_told_at_the_end_and_do_not_stop_the_others(photos, trained):
+def test_bad_files_are_listed_at_the_end_and_do_not_stop_the_others(photos, trained):
     (photos / "photos" / "a.png").write_bytes(b"no picture")
     whole = (photos / "photos" / "b.jpg").read_bytes()
     (photos / "photos" / "b.jpg").write_bytes(whole[: len(whole) // 2])
@@ -433,12 +433,12 @@ def test_bad_files_are_told_at_the_end_and_do_not_stop_the_others(photos, traine
     assert done.returncode == 1
     assert done.stderr == "atrous predict: 5 of 7 pictures could not be predicted: see above\n"
     assert "out: 2 pictures predicted\nnot predicted: 5\n  photos/a.png can't be read as a picture" in done.stdout
-    for told in ("photos/b.jpg can't be read", "phone.heic is a HEIC picture", "zero.png is empty", "floating-point"):
-        assert told in done.stdout
+    for output in ("photos/b.jpg can't be read", "phone.heic is a HEIC picture", "zero.png is empty", "floating-point"):
+        assert output in done.stdout
     assert made() == ["deep/e.png", "deep/er/c.d.png"]
 
 
-def test_a_network_that_gives_nan_is_told_for_each_picture(here, copy):
+def test_a_network_that_gives_nan_is_reported_for_each_picture(here, copy):
     file = copy / "checkpoint" / "last.ckpt"
     saved = torch.load(file, weights_only=True)
     for weight in saved["state_dict"].values():
@@ -450,7 +450,7 @@ def test_a_network_that_gives_nan_is_told_for_each_picture(here, copy):
     assert not list(Path("out").iterdir())
 
 
-def test_a_picture_that_does_not_fit_into_the_memory_is_told_what_sees_tiles(here, trained, monkeypatch):
+def test_a_picture_that_does_not_fit_into_the_memory_is_refused_and_tiles_are_suggested(here, trained, monkeypatch):
     monkeypatch.setattr("atrous.model.tta.MOST", 1e6)  # 281 terabytes are more than any slip may ask for
     with pytest.raises(SystemExit, match=r"^atrous predict: photo.png.* 57 x 41 pixels.*memory.*slide.crop=513"):
         main(["predict", f"run='{trained}'", "images=photo.png", "out=out", "tta.scales=[1e5]"])
@@ -467,8 +467,8 @@ def test_kill_9_leaves_whole_files_and_the_same_command_goes_on(here, trained):
     (here / "photos").mkdir()
     for k in range(24):
         Image.fromarray(photo(k % 4, 200, 300)).save(f"photos/{k}.png")
-    words = ["predict", f"run='{trained}'", "images=photos", "out=out", "probs=true"]
-    with started(*words, stdout=subprocess.DEVNULL) as process:
+    overrides = ["predict", f"run='{trained}'", "images=photos", "out=out", "probs=true"]
+    with started(*overrides, stdout=subprocess.DEVNULL) as process:
         while not list(Path(".").glob("out/*.png")) and process.poll() is None:
             time.sleep(0.01)
         process.kill()
@@ -477,7 +477,7 @@ def test_kill_9_leaves_whole_files_and_the_same_command_goes_on(here, trained):
     index = [path for path in there if "overlay" not in path.name]
     kept = {path: path.stat().st_mtime_ns for path in index}
     assert len(kept) < 24
-    done = atrous(*words)
+    done = atrous(*overrides)
     assert done.returncode == 0
     assert f"{24 - len(kept)} pictures predicted" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in index} == kept
@@ -495,15 +495,15 @@ def test_what_is_made_is_no_picture_to_look_at_when_it_lies_among_them(photos, t
 def test_what_is_made_of_one_picture_may_lie_beside_it(here, trained, capsys):
     (here / "one").mkdir()
     Image.fromarray(photo()).save("one/a.jpg")
-    words = ["predict", f"run='{trained}'", "images=one", "out=one"]
+    overrides = ["predict", f"run='{trained}'", "images=one", "out=one"]
     for _ in range(2):
-        assert main(words) == 0
+        assert main(overrides) == 0
     assert "one/a.png was there, made with these settings" in capsys.readouterr().out
     Image.fromarray(photo(1)).save("one/b.jpg")
-    assert "`out=one` must not be the folder of the pictures" in refusal(capsys, *words[1:])
+    assert "`out=one` must not be the folder of the pictures" in refusal(capsys, *overrides[1:])
     for name in ("a.jpg", "b.jpg"):
         Path("one", name).unlink()
-    assert "no pictures there but what `atrous predict` has made" in refusal(capsys, *words[1:])
+    assert "no pictures there but what `atrous predict` has made" in refusal(capsys, *overrides[1:])
 
 
 @VIDEO
@@ -517,7 +517,7 @@ def test_what_is_made_of_one_video_may_lie_beside_it(here, trained, capsys):
 
 # ---- mistakes -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("overrides", "message"),
     [
         (["run={run}"], "`images` must say what to look at"),
         (["images=photos"], "`run` must say whose network"),
@@ -529,7 +529,7 @@ def test_what_is_made_of_one_video_may_lie_beside_it(here, trained, capsys):
         (["run={run}", "images=photos/*", "out=photos/../photos"], "must not be the folder of the pictures"),
         (["run={run}", "images=photo.png", "out=."], "photo.png would be overwritten"),
         (["run={run}", "images=photo.png", "out=photos/a.png"], "`out=photos/a.png` can't be made a folder"),
-        (["run={run}", "images=photo.png", "out=theirs"], "theirs/photo.png is there, and `atrous predict` has not"),
+        (["run={run}", "images=photo.png", "out=foreign"], "foreign/photo.png is there, and `atrous predict` has not"),
         (
             ["run={run}", "images=photo.png", "out=array", "probs=true"],
             "array/photo.npy is there, and `atrous predict`",
@@ -542,19 +542,19 @@ def test_what_is_made_of_one_video_may_lie_beside_it(here, trained, capsys):
         (["run={run}", "images=photo.png", "image=x"], "did you mean images"),
         (["run={run}", "images=film.mp4", "overlay=false"], "film.mp4 is a video, of which an overlay is all"),
     ],
-    ids=lambda told: told if isinstance(told, str) else "",
+    ids=lambda message: message if isinstance(message, str) else "",
 )
-def test_a_mistake_is_one_message_and_exit_code_2_for_predict(photos, trained, words, told, capsys):
-    for folder in ("empty", "theirs", "array", "twins", "pair"):
+def test_a_mistake_is_one_message_and_exit_code_2_for_predict(photos, trained, overrides, message, capsys):
+    for folder in ("empty", "foreign", "array", "twins", "pair"):
         (photos / folder).mkdir()
-    for name in ("theirs/photo.png", "twins/a.jpg", "twins/a.png", "pair/a.jpg", "pair/a_overlay.jpg"):
+    for name in ("foreign/photo.png", "twins/a.jpg", "twins/a.png", "pair/a.jpg", "pair/a_overlay.jpg"):
         Image.fromarray(photo()).save(name)
     np.save("array/photo.npy", np.zeros(3))
     Path("film.mp4").write_bytes(b"")
     before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
-    assert main(["predict", *(word.replace("{run}", f"'{trained}'") for word in words)]) == 2
+    assert main(["predict", *(word.replace("{run}", f"'{trained}'") for word in overrides)]) == 2
     said = capsys.readouterr().err
-    assert told in said
+    assert message in said
     assert len(said.splitlines()) <= 2
     assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
 
@@ -563,8 +563,8 @@ def test_what_was_made_of_another_picture_is_not_replaced_unless_that_is_gone(ph
     predicted("photo.png")
     (photos / "other").mkdir()
     Image.fromarray(photo(1)).save("other/photo.png")
-    words = [f"run='{trained}'", "images=other", "out=out"]
-    assert f"out/photo.png is there, made of {photos / 'photo.png'}" in refusal(capsys, *words)
+    overrides = [f"run='{trained}'", "images=other", "out=out"]
+    assert f"out/photo.png is there, made of {photos / 'photo.png'}" in refusal(capsys, *overrides)
     Path("photo.png").unlink()
     predicted("other")
     assert (stored("out/photo.png") == load(trained).segment(photo(1))).all()
@@ -574,14 +574,14 @@ def test_what_was_made_of_another_picture_is_not_replaced_unless_that_is_gone(ph
 FRAMES = 7
 
 
-def film(path: str, *words: str, height: int = 48, width: int = 64) -> list[np.ndarray]:
+def film(path: str, *overrides: str, height: int = 48, width: int = 64) -> list[np.ndarray]:
     """A video with sound; gives its frames."""
     from imageio_ffmpeg import get_ffmpeg_exe
 
     frames = [np.roll(photo(1, height, width), 3 * k, 1) for k in range(FRAMES)]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", "30000/1001", "-i", "-"]
     sound = ["-f", "lavfi", "-i", "sine=frequency=440:duration=0.2"]
-    command = [get_ffmpeg_exe(), "-y", "-v", "error", *raw, *sound, *words, path]
+    command = [get_ffmpeg_exe(), "-y", "-v", "error", *raw, *sound, *overrides, path]
     subprocess.run(command, input=b"".join(frame.tobytes() for frame in frames), check=True)
     return frames
 
@@ -594,13 +594,13 @@ def watched(path: Path | str) -> list[np.ndarray]:
 
 @VIDEO
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "overrides"),
     [("v.mp4", []), ("v.mkv", ["-c:a", "libvorbis"]), ("v.webm", []), ("v.avi", ["-q:v", "2"]), ("v.mov", [])],
 )
-def test_a_video_s_overlay_has_its_frames_rate_size_and_sound(here, trained, predicted, name, words):
+def test_a_video_s_overlay_has_its_frames_rate_size_and_sound(here, trained, predicted, name, overrides):
     from atrous.inference.video import Video
 
-    film(name, *words)
+    film(name, *overrides)
     before = watched(name)
     predicted(name, "legend=false")
     assert [path.name for path in Path("out").iterdir()] == ["v_overlay.mp4"]
@@ -652,33 +652,33 @@ def test_a_video_that_is_done_is_kept_and_one_of_others_is_not_replaced(here, tr
     predicted("v.mp4", "alpha=0.4")
     assert Path("out/v_overlay.mp4").stat().st_mtime_ns != kept
     film("out/v_overlay.mp4")
-    theirs = Path("out/v_overlay.mp4").read_bytes()
-    told = refusal(capsys, f"run='{trained}'", "images=v.mp4", "out=out")
-    assert "out/v_overlay.mp4 is there, and `atrous predict` has not made it" in told
-    assert Path("out/v_overlay.mp4").read_bytes() == theirs
+    expected = Path("out/v_overlay.mp4").read_bytes()
+    output = refusal(capsys, f"run='{trained}'", "images=v.mp4", "out=out")
+    assert "out/v_overlay.mp4 is there, and `atrous predict` has not made it" in output
+    assert Path("out/v_overlay.mp4").read_bytes() == expected
 
 
 @VIDEO
-@pytest.mark.parametrize("words", [["-movflags", "+faststart"], [], ["mkv"]], ids=["start", "end", "mkv"])
-def test_half_a_video_is_a_bad_file_among_others(here, trained, words, capsys):
+@pytest.mark.parametrize("overrides", [["-movflags", "+faststart"], [], ["mkv"]], ids=["start", "end", "mkv"])
+def test_half_a_video_is_a_bad_file_among_others(here, trained, overrides, capsys):
     (here / "films").mkdir()
-    name = "cut.mkv" if words == ["mkv"] else "cut.mp4"
-    film(f"films/{name}", *(word for word in words if word != "mkv"), height=240, width=320)
+    name = "cut.mkv" if overrides == ["mkv"] else "cut.mp4"
+    film(f"films/{name}", *(word for word in overrides if word != "mkv"), height=240, width=320)
     whole = Path(f"films/{name}").read_bytes()
     Path(f"films/{name}").write_bytes(whole[: len(whole) * 6 // 10])
     film("films/good.mp4")
     Image.fromarray(photo()).save("films/photo.png")
     with pytest.raises(SystemExit, match="1 of 3 pictures could not be predicted"):
         main(["predict", f"run='{trained}'", "images=films", "out=out"])
-    told = capsys.readouterr().out
-    assert "out: 2 pictures predicted\n" in told
-    assert f"films/{name} can't be read as a video (" in told
+    output = capsys.readouterr().out
+    assert "out: 2 pictures predicted\n" in output
+    assert f"films/{name} can't be read as a video (" in output
     assert sorted(p.name for p in (here / "out").iterdir()) == ["good_overlay.mp4", "photo.png", "photo_overlay.png"]
     assert len(watched("out/good_overlay.mp4")) == FRAMES
 
 
 @VIDEO
-def test_a_video_that_ffmpeg_gives_up_is_told_with_its_reason_though_the_last_frame_was_taken(here):
+def test_a_video_that_ffmpeg_gives_up_is_reported_with_its_reason_though_the_last_frame_was_taken(here):
     from atrous.inference.video import Video, writing
 
     at_no_rate = Video(Path("v.mp4"), 4, 4, Fraction(-1), 1, None)  # ffmpeg refuses it at once
@@ -696,34 +696,34 @@ def test_a_video_that_ffmpeg_gives_up_is_told_with_its_reason_though_the_last_fr
 def test_without_the_package_a_video_is_one_line_that_says_how_to_get_it(here, trained, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)  # an import of it fails
     Path("v.mp4").write_bytes(b"x")
-    told = refusal(capsys, f"run='{trained}'", "images=v.mp4", "out=out")
-    assert "v.mp4 is a video, and videos need the package imageio-ffmpeg: pip install imageio-ffmpeg" in told
+    message = refusal(capsys, f"run='{trained}'", "images=v.mp4", "out=out")
+    assert "v.mp4 is a video, and videos need the package imageio-ffmpeg: pip install imageio-ffmpeg" in message
     assert not Path("out").exists()
 
 
 def test_the_settings_are_in_the_file(here, predicted):
     predicted("photo.png", "crf=v2", "tta.flip=true")
     with Image.open("out/photo.png") as index:
-        told = json.loads(index.info["atrous predict"])
-    assert told["crf"]["sigma_alpha"] == 67
-    assert told["view"]["flip"] is True
-    assert (told["source"], told["precision"], len(told["network"])) == ("../photo.png", "32-true", 12)
+        settings = json.loads(index.info["atrous predict"])
+    assert settings["crf"]["sigma_alpha"] == 67
+    assert settings["view"]["flip"] is True
+    assert (settings["source"], settings["precision"], len(settings["network"])) == ("../photo.png", "32-true", 12)
 
 
 def test_an_array_tells_its_settings_after_the_probabilities(here, trained, predicted):
     predicted("photo.png", "probs=true", "crf=v2")
     with open("out/photo.npy", "rb") as file:
         assert np.load(file).shape == (len(load(trained).classes), H, W)
-        told = str(np.load(file))
+        message = str(np.load(file))
     with Image.open("out/photo.png") as index:
-        assert told == f"atrous predict {index.info['atrous predict']}"
+        assert message == f"atrous predict {index.info['atrous predict']}"
 
 
-def test_a_crf_with_costs_of_its_own_for_each_two_classes_is_told_and_known_again(here, trained, predicted, capsys):
+def test_a_crf_with_costs_of_its_own_for_each_two_classes_is_recorded_and_recognised(here, trained, predicted, capsys):
     costs = (2 - 2 * np.eye(len(load(trained).classes), dtype=int)).tolist()
-    words = ["crf=v2", f"+crf.compatibility={json.dumps(costs)}"]
-    predicted("photo.png", *words)
+    overrides = ["crf=v2", f"+crf.compatibility={json.dumps(costs)}"]
+    predicted("photo.png", *overrides)
     with Image.open("out/photo.png") as index:
         assert json.loads(index.info["atrous predict"])["crf"]["compatibility"] == costs
-    predicted("photo.png", *words)
+    predicted("photo.png", *overrides)
     assert "was there, made with these settings" in capsys.readouterr().out

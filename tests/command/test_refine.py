@@ -71,16 +71,16 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def refined(*words: str) -> None:
-    assert main(["refine", *words]) == 0
+def refined(*overrides: str) -> None:
+    assert main(["refine", *overrides]) == 0
 
 
-def refusal(capsys, *words: str, code: int = 2) -> str:
-    assert main(["refine", *words]) == code
-    told = capsys.readouterr().err
-    assert told.startswith("atrous refine: ")
-    assert len(told.splitlines()) == 1
-    return told
+def refusal(capsys, *overrides: str, code: int = 2) -> str:
+    assert main(["refine", *overrides]) == code
+    message = capsys.readouterr().err
+    assert message.startswith("atrous refine: ")
+    assert len(message.splitlines()) == 1
+    return message
 
 
 # ---- labels ---------------------------------------------------------------------------------------------------------
@@ -93,18 +93,18 @@ def test_a_shifted_square_is_moved_back_onto_the_picture_s(here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "crf", "certainty"),
+    ("overrides", "crf", "certainty"),
     [
         ([], V2, 0.7),
         (["crf=v1"], V1, 0.7),
         (["crf.w1=2", "certainty=0.95", "crf.iterations=3"], DenseCRF(2, 67, 3, 3, 1, iterations=3), 0.95),
     ],
 )
-def test_the_label_is_what_dense_crf_makes_of_its_certainty(here, words, crf, certainty):
+def test_the_label_is_what_dense_crf_makes_of_its_certainty(here, overrides, crf, certainty):
     probs = by(crf, certain(shifted(), [0, 5], certainty))
-    refined("image=photo.png", "label=label.png", "out=x.png", *words)
+    refined("image=photo.png", "label=label.png", "out=x.png", *overrides)
     assert (stored(here / "x.png") == np.array([0, 5])[probs.argmax(0)]).all()
-    refined("image=photo.png", "label=label.png", "out=x.npy", *words)
+    refined("image=photo.png", "label=label.png", "out=x.npy", *overrides)
     array = np.load("x.npy")
     assert (array.shape, array.dtype) == ((6, H, W), np.float32)
     np.testing.assert_allclose(array[[0, 5]], probs, atol=1e-6)
@@ -145,7 +145,7 @@ def test_a_label_in_colours_comes_back_in_these_colours(here, mode):
     np.testing.assert_allclose(np.load("x.npy"), by(V2, certain(shifted(1), [0, 1])), atol=1e-6)
 
 
-def test_unknown_pixels_get_a_class_and_are_told_apart(here, capsys):
+def test_unknown_pixels_get_a_class_and_are_counted_apart(here, capsys):
     label = shifted()
     label[5:12] = IGNORE
     write_palette_png(Path("label.png"), label)
@@ -153,8 +153,8 @@ def test_unknown_pixels_get_a_class_and_are_told_apart(here, capsys):
     refined("image=photo.png", "label=label.png")
     assert (stored(here / "photo_refined.png") == expected).all()
     changed = 100 * ((expected != label) & (label != IGNORE)).mean()
-    told = f"{changed:.2f} % of the pixels changed, {700 / 36:.2f} % were unknown"
-    assert told in capsys.readouterr().out
+    output = f"{changed:.2f} % of the pixels changed, {700 / 36:.2f} % were unknown"
+    assert output in capsys.readouterr().out
     refined("image=photo.png", "label=label.png", "void=null", "out=x.png")
     classes = [0, 5, 255]
     assert (stored(here / "x.png") == np.array(classes)[by(V2, certain(label, classes)).argmax(0)]).all()
@@ -234,20 +234,20 @@ def test_a_picture_is_turned_as_its_camera_noted_only_where_that_alone_fits(here
     picture.getexif()[0x0112] = orientation
     upright = np.asarray(ImageOps.exif_transpose(picture))
     picture.save("turned.png", exif=picture.getexif())
-    words = ("image=turned.png", f"{key}={key}.{'png' if key == 'label' else 'npy'}", "crf.iterations=4")
+    overrides = ("image=turned.png", f"{key}={key}.{'png' if key == 'label' else 'npy'}", "crf.iterations=4")
 
-    refined(*words, "out=x.png")
+    refined(*overrides, "out=x.png")
     assert "turned.png: taken as stored" in capsys.readouterr().out
-    refined(words[0].replace("turned", "photo"), *words[1:], "out=y.png")
+    refined(overrides[0].replace("turned", "photo"), *overrides[1:], "out=y.png")
     assert (stored(here / "x.png") == stored(here / "y.png")).all()
 
     label = np.roll((upright[..., 0] > 99) * np.uint8(1), 2, 1)
     write_palette_png(Path("label.png"), label)
     np.save("probs.npy", certain(label, [0, 1]).transpose(1, 2, 0))
-    refined(*words, "out=x.png")
+    refined(*overrides, "out=x.png")
     assert "turned.png: turned as the camera noted" in capsys.readouterr().out
     Image.fromarray(upright).save("photo.png")
-    refined(words[0].replace("turned", "photo"), *words[1:], "out=y.png")
+    refined(overrides[0].replace("turned", "photo"), *overrides[1:], "out=y.png")
     assert (stored(here / "x.png") == stored(here / "y.png")).all()
     assert (stored(here / "x.png") != label).any()
 
@@ -270,7 +270,7 @@ LABEL, PROBS = "label=label.png", "probs=probs.npy"
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("overrides", "message"),
     [
         ([LABEL], "`image` must be a picture or a folder of pictures (got null)"),
         (["image=photo.png"], "either `label` or `probs` must be given (got neither)"),
@@ -306,9 +306,9 @@ LABEL, PROBS = "label=label.png", "probs=probs.npy"
         (["image=photo.png", LABEL, "steps=perhaps"], "`steps` is true or false"),
         (["image=photo.png", "label=a_steps.png", "out=a.png", "steps=true"], "a_steps.png would be overwritten"),
     ],
-    ids=lambda told: told if isinstance(told, str) else "",
+    ids=lambda message: message if isinstance(message, str) else "",
 )
-def test_a_mistake_is_one_message_and_exit_code_2_for_refine(here, words, told, capsys):
+def test_a_mistake_is_one_message_and_exit_code_2_for_refine(here, overrides, message, capsys):
     (here / "folder").mkdir()
     (here / "text.png").write_text("no picture")
     draw = np.random.default_rng(0)
@@ -320,9 +320,9 @@ def test_a_mistake_is_one_message_and_exit_code_2_for_refine(here, words, told, 
     Image.fromarray(draw.integers(0, 256, (H, W, 4), dtype=np.uint8)).save("glass.png")
     Image.fromarray(60 * shifted().astype(np.uint16)).save("deep.png")
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
-    assert main(["refine", *words]) == 2
+    assert main(["refine", *overrides]) == 2
     said = capsys.readouterr().err
-    assert told in said
+    assert message in said
     assert len(said.splitlines()) <= 2
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
 
@@ -338,7 +338,7 @@ def with_nan() -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("array", "told"),
+    ("array", "message"),
     [
         (logits(), "of p.npy reach from -1.2 to -0.357: take the softmax first"),
         (with_nan(), "of p.npy hold NaN"),
@@ -354,19 +354,19 @@ def with_nan() -> np.ndarray:
     ],
     ids=["logits", "NaN", "size", "2 axes", "whole numbers", "1 class", "256 classes", "objects"],
 )
-def test_what_is_no_probability_is_told_with_its_file(here, array, told, capsys):
+def test_what_is_no_probability_is_reported_with_its_file(here, array, message, capsys):
     np.save("p.npy", array)
-    assert told in refusal(capsys, "image=photo.png", "probs=p.npy")
+    assert message in refusal(capsys, "image=photo.png", "probs=p.npy")
     assert not (here / "photo_refined.png").exists()
 
 
 def test_an_array_that_may_lie_either_way_is_refused(here, capsys):
     Image.fromarray(photo()[:8, :8].copy()).save("photo.png")
     np.save("probs.npy", np.full((8, 8, 8), 1 / 8, np.float32))
-    told = refusal(capsys, "image=photo.png", PROBS)
+    message = refusal(capsys, "image=photo.png", PROBS)
     assert (
         "photo.png is 8 x 8, probs.npy has the shape (8, 8, 8): it must be (K, 8, 8) or (8, 8, K), both of which"
-        in told
+        in message
     )
 
 
@@ -393,10 +393,10 @@ def test_folders_give_on_two_processes_what_each_picture_gives_alone(folders, ke
     monkeypatch.setattr(refine, "spread", partial(spread, workers=2))
     sources = "labels" if key == "label" else "probs"
     refined("image=images", f"{key}={sources}", "out=out")
-    told = capsys.readouterr().out
-    assert f"pictures without a file in {sources}: 1\n  images/alone.jpg" in told
-    assert f"files without a picture in images: 1\n  {sources}/lonely.{suffix}" in told
-    assert "out: 8 pictures refined: " in told
+    output = capsys.readouterr().out
+    assert f"pictures without a file in {sources}: 1\n  images/alone.jpg" in output
+    assert f"files without a picture in images: 1\n  {sources}/lonely.{suffix}" in output
+    assert "out: 8 pictures refined: " in output
     assert sorted(path.relative_to("out").as_posix() for path in Path("out").rglob("*.*")) == [
         f"{n}.png" for n in NAMES
     ]
@@ -406,24 +406,24 @@ def test_folders_give_on_two_processes_what_each_picture_gives_alone(folders, ke
 
 
 def test_what_is_done_is_kept_and_what_is_changed_is_done_again(folders, capsys):
-    words = ("image=images", "label=labels", "out=out")
-    refined(*words)
+    overrides = ("image=images", "label=labels", "out=out")
+    refined(*overrides)
     (folders / "out" / "b.png").unlink()
     newer = (folders / "out" / "g.png").stat().st_mtime + 5
     os.utime(folders / "labels" / "g.png", (newer, newer))
     kept = (folders / "out" / "a.png").stat().st_mtime_ns
     capsys.readouterr()
-    refined(*words)
+    refined(*overrides)
     assert "out: 2 pictures refined, 6 were there, made with these settings: " in capsys.readouterr().out
     assert (folders / "out" / "a.png").stat().st_mtime_ns == kept
-    refined(*words, "crf.w1=2")
+    refined(*overrides, "crf.w1=2")
     assert "out: 8 pictures refined: " in capsys.readouterr().out
-    refined(*words, "crf.w1=2", "steps=true")
+    refined(*overrides, "crf.w1=2", "steps=true")
     assert "out: 8 pictures refined: " in capsys.readouterr().out  # of which none had a figure
     assert len(list((folders / "out").rglob("*_steps.png"))) == 8
 
 
-def test_bad_files_are_told_at_the_end_and_do_not_stop_the_others(folders):
+def test_bad_files_are_listed_at_the_end_and_do_not_stop_the_others(folders):
     (folders / "images" / "a.jpg").write_bytes(b"no picture")
     write_palette_png(folders / "labels" / "f.png", shifted()[::2].copy())
     done = atrous("refine", "image=images", "label=labels", "out=out", cwd=folders)
@@ -434,7 +434,7 @@ def test_bad_files_are_told_at_the_end_and_do_not_stop_the_others(folders):
     assert {path.stem for path in (folders / "out").rglob("*.png")} == {"b", "c.d", "e", "g", "h", "i"}
 
 
-def test_folders_that_lie_in_one_another_are_told_apart(folders):
+def test_folders_that_lie_in_one_another_are_kept_apart(folders):
     (folders / "labels").rename(folders / "images" / "labels")
     for _ in range(2):
         refined("image=images", "label=images/labels", "out=images/out")
@@ -442,7 +442,7 @@ def test_folders_that_lie_in_one_another_are_told_apart(folders):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("overrides", "message"),
     [
         (["image=images", "label=labels"], "`out` must be a folder, for `image` is one (got null)"),
         (["image=images", "label=labels", "out=x.png"], "`out` must be a folder, for `image` is one (got x.png)"),
@@ -454,17 +454,17 @@ def test_folders_that_lie_in_one_another_are_told_apart(folders):
         ),
     ],
 )
-def test_a_mistake_about_folders_is_told_before_anything_is_written(folders, words, told, capsys):
+def test_a_mistake_about_folders_is_refused_before_anything_is_written(folders, overrides, message, capsys):
     before = sorted(folders.rglob("*"))
-    assert told in refusal(capsys, *words)
+    assert message in refusal(capsys, *overrides)
     assert sorted(folders.rglob("*")) == before
 
 
 def test_a_file_that_somebody_else_has_made_is_not_replaced(folders, capsys):
     (folders / "out").mkdir()
     write_palette_png(folders / "out" / "g.png", shifted())
-    told = refusal(capsys, "image=images", "label=labels", "out=out")
-    assert "out/g.png is there, and `atrous refine` has not made it" in told
+    message = refusal(capsys, "image=images", "label=labels", "out=out")
+    assert "out/g.png is there, and `atrous refine` has not made it" in message
     assert (stored(folders / "out" / "g.png") == shifted()).all()
 
 
@@ -473,12 +473,12 @@ def test_two_pictures_of_one_name_are_refused(folders, capsys):
     assert "images/a.jpg and images/a.png have one name" in refusal(capsys, "image=images", "label=labels", "out=out")
 
 
-def test_a_crf_with_costs_of_its_own_for_each_two_classes_is_told_and_known_again(folders, capsys):
-    words = ("image=images", "label=labels", "out=out", "+crf.compatibility=[[0,2],[2,0]]")
-    refined(*words)
+def test_a_crf_with_costs_of_its_own_for_each_two_classes_is_recorded_and_recognised(folders, capsys):
+    overrides = ("image=images", "label=labels", "out=out", "+crf.compatibility=[[0,2],[2,0]]")
+    refined(*overrides)
     with Image.open("out/a.png") as picture:
         assert json.loads(picture.info["atrous refine"])["compatibility"] == [[0, 2], [2, 0]]
-    refined(*words)
+    refined(*overrides)
     assert "8 were there, made with these settings" in capsys.readouterr().out
 
 

@@ -66,16 +66,16 @@ def work(voc, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def submitted(*words: str) -> None:
-    assert main(["submit", *words]) == 0
+def submitted(*overrides: str) -> None:
+    assert main(["submit", *overrides]) == 0
 
 
-def refusal(capsys, *words: str) -> str:
-    assert main(["submit", *words]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("atrous submit: ")
-    assert "Traceback" not in told
-    return told
+def refusal(capsys, *overrides: str) -> str:
+    assert main(["submit", *overrides]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("atrous submit: ")
+    assert "Traceback" not in message
+    return message
 
 
 def inside(path: Path) -> dict[str, np.ndarray]:
@@ -85,25 +85,25 @@ def inside(path: Path) -> dict[str, np.ndarray]:
     else:
         with tarfile.open(path) as tar:
             files = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
-    found = {}
+    result = {}
     for name, content in files.items():
         with Image.open(io.BytesIO(content)) as image:
-            found[name] = np.array(image)
-    return found
+            result[name] = np.array(image)
+    return result
 
 
 # ---- VOC ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("crf", [False, True], ids=["network", "CRF"])
 def test_the_archive_holds_what_the_network_segments(work, crf, capsys):
     submitted("run=run", "root=VOC2012", "out=a.tgz", *(["crf=v2"] if crf else []))
-    told = capsys.readouterr().out
-    assert "test has 6 pictures here, 1,456 as published: the server wants all of them" in told
-    assert "a.tgz: 6 predictions, checked" in told
+    output = capsys.readouterr().out
+    assert "test has 6 pictures here, 1,456 as published: the server wants all of them" in output
+    assert "a.tgz: 6 predictions, checked" in output
     segmenter = atrous.load("run")
-    found = inside(work / "a.tgz")
-    assert list(found) == [f"{FOLDER}/{name}.png" for name in TEST]
+    result = inside(work / "a.tgz")
+    assert list(result) == [f"{FOLDER}/{name}.png" for name in TEST]
     classes, changed = set(), False
-    for name, prediction in zip(TEST, found.values()):
+    for name, prediction in zip(TEST, result.values()):
         path = work / "VOC2012/JPEGImages" / f"{name}.jpg"
         np.testing.assert_array_equal(prediction, segmenter.segment(path, crf=crf))
         classes |= set(np.unique(segmenter.segment(path)))
@@ -116,35 +116,35 @@ def test_a_split_with_labels_and_the_other_competition_can_be_tried(work, capsys
     submitted("run=run", "root=VOC2012", "split=val", "competition=5")
     (archive,) = (work / "run/submit").glob("val-*.tgz")
     assert list(inside(archive)) == [f"results/VOC2012/Segmentation/comp5_val_cls/{name}.png" for name in "de"]
-    words = [f"check={archive}", "data=voc", "root=VOC2012", "split=val"]
-    submitted(*words, "competition=5")
+    overrides = [f"check={archive}", "data=voc", "root=VOC2012", "split=val"]
+    submitted(*overrides, "competition=5")
     assert f"{archive}: 2 predictions for val, as PASCAL's evaluation server takes them" in capsys.readouterr().out
-    assert "is not where it is looked for: results/VOC2012/Segmentation/comp6_val_cls" in refusal(capsys, *words)
+    assert "is not where it is looked for: results/VOC2012/Segmentation/comp6_val_cls" in refusal(capsys, *overrides)
 
 
 def test_killed_at_any_time_it_goes_on_and_ends_with_the_same_archive(work, capsys):
-    words = ["run=run", "root=VOC2012", "crf=v2", "crf.iterations=150"]
-    with started("submit", *words, stdout=subprocess.DEVNULL) as process:
+    overrides = ["run=run", "root=VOC2012", "crf=v2", "crf.iterations=150"]
+    with started("submit", *overrides, stdout=subprocess.DEVNULL) as process:
         wait_until(lambda: len(list((work / "run").glob("submit/*/*.png"))) >= 2)
         assert process.poll() is None, "it ended before it was killed"
         process.kill()
     before = {path: path.stat().st_mtime_ns for path in (work / "run").glob("submit/*/*.png")}
     assert 2 <= len(before) < len(TEST)
     assert not list((work / "run/submit").glob("*.tgz"))
-    submitted(*words)
+    submitted(*overrides)
     assert f"{len(before)} of 6 predictions were there" in capsys.readouterr().out
     assert all(path.stat().st_mtime_ns == at for path, at in before.items())
     (archive,) = (work / "run/submit").glob("*.tgz")
     broken_off = archive.read_bytes()
     for path in (archive, *(work / "run").glob("submit/*/*.png")):
         path.unlink()
-    submitted(*words)
+    submitted(*overrides)
     assert archive.read_bytes() == broken_off
 
 
 def test_other_settings_take_nothing_from_those_before(work, capsys):
-    for words in ([], ["crf=v2"], ["crf=v2", "crf.w1=9"], ["tta.flip=true"], ["split=val"]):
-        submitted("run=run", "root=VOC2012", *words)
+    for overrides in ([], ["crf=v2"], ["crf=v2", "crf.w1=9"], ["tta.flip=true"], ["split=val"]):
+        submitted("run=run", "root=VOC2012", *overrides)
     assert "were there" not in capsys.readouterr().out
     assert len(list((work / "run/submit").glob("*.tgz"))) == 5
 
@@ -168,10 +168,10 @@ def test_what_is_made_is_checked_and_kept_only_if_it_is_right(work, capsys):
     archive.unlink()
     prediction = next((work / "run/submit").glob(f"*/{TEST[2]}.png"))
     write_palette_png(prediction, np.full((3, 4), 30, np.uint8))
-    told = refusal(capsys, "run=run", "root=VOC2012")
-    assert f"{FOLDER}/{TEST[2]}.png is 4x3, its picture" in told
-    assert told.startswith(f"atrous submit: {archive.relative_to(work)} is not what")
-    assert told.endswith(f"\ndelete {prediction.relative_to(work)} and run the same command again\n")
+    message = refusal(capsys, "run=run", "root=VOC2012")
+    assert f"{FOLDER}/{TEST[2]}.png is 4x3, its picture" in message
+    assert message.startswith(f"atrous submit: {archive.relative_to(work)} is not what")
+    assert message.endswith(f"\ndelete {prediction.relative_to(work)} and run the same command again\n")
     assert not list((work / "run/submit").glob("*.tgz"))
     assert not list((work / "run/submit").glob("*.part"))
     prediction.unlink()
@@ -179,8 +179,8 @@ def test_what_is_made_is_checked_and_kept_only_if_it_is_right(work, capsys):
 
     for name in TEST:
         write_palette_png(prediction.with_name(f"{name}.png"), np.full((3, 4), 30, np.uint8))
-    told = refusal(capsys, "run=run", "root=VOC2012")
-    assert f"\ndelete {prediction.parent.relative_to(work)}, in which the predictions are kept, and run" in told
+    message = refusal(capsys, "run=run", "root=VOC2012")
+    assert f"\ndelete {prediction.parent.relative_to(work)}, in which the predictions are kept, and run" in message
 
 
 def test_a_full_disk_is_no_reason_to_delete_predictions(work, capsys, monkeypatch):
@@ -188,22 +188,22 @@ def test_a_full_disk_is_no_reason_to_delete_predictions(work, capsys, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)  # which predictions are written without
-    told = refusal(capsys, "run=run", "root=VOC2012", "out=a.tgz")
-    assert told.startswith("atrous submit: could not write a.tgz (No space left on device): free some space and run")
-    assert "delete" not in told
+    message = refusal(capsys, "run=run", "root=VOC2012", "out=a.tgz")
+    assert message.startswith("atrous submit: could not write a.tgz (No space left on device): free some space and run")
+    assert "delete" not in message
     monkeypatch.setattr(tarfile.TarFile, "addfile", full)
-    assert refusal(capsys, "run=run", "root=VOC2012", "out=a.tgz") == told
+    assert refusal(capsys, "run=run", "root=VOC2012", "out=a.tgz") == message
     assert not list(work.glob("a.tgz*"))
 
 
 def test_an_archive_is_checked_for_the_dataset_of_weights_from_elsewhere(work, capsys):
     submitted("run=run", "root=VOC2012", "out=a.tgz")
     weights = torch.load("run/checkpoint/last.ckpt", weights_only=True)["state_dict"]
-    torch.save({name.removeprefix("network."): tensor for name, tensor in weights.items()}, "theirs.pth")
-    words = ["check=a.tgz", "run=theirs.pth", "root=VOC2012"]
-    submitted(*words, "like=voc", "model/backbone=resnet101_3x3", "model.backbone.width=4")
+    torch.save({name.removeprefix("network."): tensor for name, tensor in weights.items()}, "foreign.pth")
+    overrides = ["check=a.tgz", "run=foreign.pth", "root=VOC2012"]
+    submitted(*overrides, "like=voc", "model/backbone=resnet101_3x3", "model.backbone.width=4")
     assert "a.tgz: 6 predictions for test" in capsys.readouterr().out
-    assert "like=… names an experiment with it" in refusal(capsys, *words)
+    assert "like=… names an experiment with it" in refusal(capsys, *overrides)
 
 
 # ---- Cityscapes -----------------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def test_a_network_of_half_size_pictures_gives_label_ids_at_full_size(tmp_path):
 
 # ---- mistakes -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("overrides", "message"),
     [
         ([], "`run` must say whose network"),
         (["run=run", "root=VOC2012", "split=trainval"], "has no list trainval.txt"),
@@ -252,22 +252,22 @@ def test_a_network_of_half_size_pictures_gives_label_ids_at_full_size(tmp_path):
         (["check=b.tgz", "data=camvid", "root=VOC2012"], "camvid has no server that takes predictions"),
         (["check=b.tgz", "data=voc", "root=VOC2012"], "b.tgz is neither a tar nor a zip, or not whole"),
     ],
-    ids=lambda told: " ".join(told) if isinstance(told, list) else "",
+    ids=lambda message: " ".join(message) if isinstance(message, list) else "",
 )
-def test_a_mistake_is_one_message_and_exit_code_2_for_submit(work, words, told, capsys):
+def test_a_mistake_is_one_message_and_exit_code_2_for_submit(work, overrides, message, capsys):
     (work / "b.tgz").write_bytes(b"no archive")
-    assert told in refusal(capsys, *words)
+    assert message in refusal(capsys, *overrides)
     assert not list(work.glob("run/submit/*.tgz"))
 
 
 def test_a_wrong_archive_of_others_is_refused_with_all_that_is_wrong(work, capsys):
     files = {f"{FOLDER}/{name}.png": grey(np.zeros((9, 9), np.uint8)) for name in TEST[1:]}
-    pack(work / "theirs.tgz", {**files, "readme.txt": b""})
-    told = refusal(capsys, "check=theirs.tgz", "data=voc", "root=VOC2012").splitlines()
-    assert told[0] == "atrous submit: theirs.tgz is not what PASCAL's evaluation server takes: 7 problems"
-    assert f"  {FOLDER}/{TEST[0]}.png is missing: every picture of test wants its prediction" in told
-    assert told[-1] == "  … and 2 more: 2 of another size"
-    assert len(told) == 7
+    pack(work / "foreign.tgz", {**files, "readme.txt": b""})
+    message = refusal(capsys, "check=foreign.tgz", "data=voc", "root=VOC2012").splitlines()
+    assert message[0] == "atrous submit: foreign.tgz is not what PASCAL's evaluation server takes: 7 problems"
+    assert f"  {FOLDER}/{TEST[0]}.png is missing: every picture of test wants its prediction" in message
+    assert message[-1] == "  … and 2 more: 2 of another size"
+    assert len(message) == 7
 
 
 def test_classes_in_another_order_are_refused(work, capsys, tmp_path):
@@ -277,5 +277,5 @@ def test_classes_in_another_order_are_refused(work, capsys, tmp_path):
     (work / "mine/SegmentationClass").rename(work / "mine/labels")
     (work / "mine/dataset.yaml").write_text(f"names: {names}")
     run_plain("experiment=folder", *SMALL, "data.root=mine", "run_dir=other")
-    told = refusal(capsys, "run=other", "data=voc", "root=VOC2012")
-    assert "class 0 of other is 'n0', that of the dataset is 'background'" in told
+    message = refusal(capsys, "run=other", "data=voc", "root=VOC2012")
+    assert "class 0 of other is 'n0', that of the dataset is 'background'" in message

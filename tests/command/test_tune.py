@@ -36,13 +36,13 @@ def table(folder):
 
 
 def test_every_setting_has_the_score_that_the_crf_gives_it(copy):
-    found = table(tuned(copy, "pictures=4", "search.rounds=1"))
-    assert set(found) == {(*point, 3, 1) for point in itertools.product((2, 6), (5, 15), (5, 15))}
+    result = table(tuned(copy, "pictures=4", "search.rounds=1"))
+    assert set(result) == {(*point, 3, 1) for point in itertools.product((2, 6), (5, 15), (5, 15))}
     with initialize_config_dir(str(CONF), version_base="1.3"):
         probs = open_evaluator(compose("tune", [f"run='{copy}'"])).probs
     used = [index for index in range(10) if probs.path(index).exists()]
     assert len(used) == 4
-    for (w1, alpha, beta, w2, gamma), miou in found.items():
+    for (w1, alpha, beta, w2, gamma), miou in result.items():
         crf, total = DenseCRF(w1, alpha, beta, w2, gamma, normalization="after"), np.zeros((8, 8))
         for index in used:
             sample, plain = probs[index]
@@ -66,8 +66,8 @@ def test_it_leaves_a_crf_that_a_run_takes_and_says_on_what_it_was_chosen(copy, c
 
     again = copy.parent / "again"
     usual = [word for word in MINIATURE if word.split("=")[0] not in ("crf", "trainer.max_steps")]
-    words = ["trainer.max_steps=6", f"crf={folder / 'crf.yaml'}", f"run_dir='{again}'"]
-    assert main(["train", *usual, *words]) == 0
+    overrides = ["trainer.max_steps=6", f"crf={folder / 'crf.yaml'}", f"run_dir='{again}'"]
+    assert main(["train", *usual, *overrides]) == 0
     assert "chosen on 6 of these 10 pictures" in capsys.readouterr().out
 
 
@@ -90,10 +90,10 @@ def test_the_sample_is_the_seeds(copy):
 
 def test_killed_at_any_moment_it_goes_on_and_ends_as_if_it_had_not_been(copy):
     whole = shutil.copytree(copy, copy.parent / "whole")
-    words = [*GRID, "pictures=10", "search.rounds=2", "workers=2"]
-    assert atrous("tune", f"run={whole}", *words).returncode == 0
+    overrides = [*GRID, "pictures=10", "search.rounds=2", "workers=2"]
+    assert atrous("tune", f"run={whole}", *overrides).returncode == 0
 
-    with started("tune", f"run={copy}", *words, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+    with started("tune", f"run={copy}", *overrides, stdout=subprocess.DEVNULL, start_new_session=True) as process:
         lines = 0
         while lines < 25:
             assert process.poll() is None, "it ended before it could be killed"
@@ -103,14 +103,14 @@ def test_killed_at_any_moment_it_goes_on_and_ends_as_if_it_had_not_been(copy):
     assert not (copy / "tune").joinpath("v2", "crf.yaml").exists()
     done = next(copy.glob("trial/*/counts.jsonl")).read_text().splitlines()
 
-    assert atrous("tune", f"run={copy}", *words).returncode == 0
+    assert atrous("tune", f"run={copy}", *overrides).returncode == 0
     journal = next(copy.glob("trial/*/counts.jsonl")).read_text().splitlines()
     assert journal[: len(done) - 1] == done[:-1]
     assert table(copy / "tune" / "v2") == table(whole / "tune" / "v2")
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("overrides", "says"),
     [
         (["tune"], "`run` must say"),
         (["tune", "run=nowhere"], "there is no nowhere"),
@@ -126,6 +126,6 @@ def test_killed_at_any_moment_it_goes_on_and_ends_as_if_it_had_not_been(copy):
         (["tune", "run={run}", "data=voc"], "8 classes, the dataset has 21"),
     ],
 )
-def test_a_slip_is_told_in_a_line(trained, words, says, capsys):
-    assert main([word.replace("{run}", str(trained)) for word in words]) == 2
+def test_a_slip_is_one_message(trained, overrides, says, capsys):
+    assert main([word.replace("{run}", str(trained)) for word in overrides]) == 2
     assert says in capsys.readouterr().err

@@ -28,21 +28,21 @@ from atrous.metric.confusion import Scores, confusion
 NASTY = """</script><script>document.title = "mine"</script><!-- <b title='&amp;'>&"""
 
 
-def configured(verb, folder, *words):
+def configured(verb, folder, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(verb, absences(["workers=1", f"run='{folder}'", *words]))
+        return compose(verb, absences(["workers=1", f"run='{folder}'", *overrides]))
 
 
 def data_of(path):
-    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', path.read_text("utf-8"), re.DOTALL)
-    assert found
-    return json.loads(found[1])
+    result = re.search(r'<script id="data" type="application/json">(.*?)</script>', path.read_text("utf-8"), re.DOTALL)
+    assert result
+    return json.loads(result[1])
 
 
-def made(folder, *words):
+def made(folder, *overrides):
     """The data of the page, and the evaluator that it is of."""
-    path = worst(configured("worst", folder, *words))
-    crf = [word for word in words if word.startswith(("crf", "tta"))]
+    path = worst(configured("worst", folder, *overrides))
+    crf = [word for word in overrides if word.startswith(("crf", "tta"))]
     return data_of(path), open_evaluator(configured("evaluate", folder, *crf))
 
 
@@ -68,7 +68,7 @@ def random_counts(pictures=40, classes=5, seed=0):
 
 def by_hand(counts):
     """[(IoU of each class, their mean, pixels of each class)] of each picture, class by class."""
-    found = []
+    result = []
     for matrix in counts:
         ious = {}
         for k in range(len(matrix)):
@@ -76,18 +76,18 @@ def by_hand(counts):
             if union:
                 ious[k] = matrix[k, k] / union
         mean = sum(ious.values()) / len(ious) if ious else None
-        found.append((ious, mean, [sum(row) for row in matrix]))
-    return found
+        result.append((ious, mean, [sum(row) for row in matrix]))
+    return result
 
 
 def test_the_worst_are_those_of_a_search_through_all():
     counts = random_counts()
     overall, by_class = choose(parts(counts), 7, 4, 150)
-    told = by_hand(counts)
-    means = [(mean, index) for index, (_, mean, _) in enumerate(told) if mean is not None]
+    message = by_hand(counts)
+    means = [(mean, index) for index, (_, mean, _) in enumerate(message) if mean is not None]
     assert overall == [index for _, index in sorted(means)[:7]]
     for k, chosen in enumerate(by_class):
-        having = [(ious[k], index) for index, (ious, _, pixels) in enumerate(told) if pixels[k] >= 150]
+        having = [(ious[k], index) for index, (ious, _, pixels) in enumerate(message) if pixels[k] >= 150]
         assert chosen == [index for _, index in sorted(having)[:4]]
         assert len(chosen) == 4
 
@@ -110,15 +110,15 @@ def test_the_commonest_confusions_are_those_of_a_hand_count():
     assert confusions(np.diag([3, 0, 9])) == []
 
 
-# ---- what is told of them -------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("words", [[], ["crf=shapes"], ["tta.flip=true"]])
-def test_the_scores_of_a_picture_are_those_of_what_is_shown(copy, words):
-    data, evaluator = made(copy, "count=10", "side=800", *words)
+# ---- scores and confusions ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("overrides", [[], ["crf=shapes"], ["tta.flip=true"]])
+def test_the_scores_of_a_picture_are_those_of_what_is_shown(copy, overrides):
+    data, evaluator = made(copy, "count=10", "side=800", *overrides)
     assert len(data["cards"]) == 10
     names = {evaluator.name(index): index for index in range(10)}
     for card in data["cards"]:
         maps = torch.from_numpy(labels_of(card).copy())
-        assert len(maps) == len(card["maps"]) == (3 if "crf=shapes" in words else 2)
+        assert len(maps) == len(card["maps"]) == (3 if "crf=shapes" in overrides else 2)
         np.testing.assert_array_equal(maps[0], evaluator.probs.split[names[card["name"]]].label)
         matrix = confusion(maps[-1], maps[0], 8)
         np.testing.assert_array_equal(matrix, evaluator.counts.confusion(evaluator.predictor.crf, names[card["name"]]))
@@ -130,7 +130,7 @@ def test_the_scores_of_a_picture_are_those_of_what_is_shown(copy, words):
             {k: v for k, v in enumerate(scores.iou) if np.isfinite(v)}
         )
         before = Scores.of(confusion(maps[1], maps[0], 8)).mean_iou
-        assert card["before"] == (pytest.approx(before) if "crf=shapes" in words else None)
+        assert card["before"] == (pytest.approx(before) if "crf=shapes" in overrides else None)
         for truth, taken, pixels, share in card["confusions"]:
             assert pixels == ((maps[0] == truth) & (maps[-1] == taken)).sum()
             assert share == pytest.approx(float(pixels / (maps[0] == truth).sum()))
@@ -200,7 +200,7 @@ def test_the_page_asks_for_nothing_from_outside(copy):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("overrides", "says"),
     [
         ([], "`run` must say"),
         (["run=nowhere"], "there is no nowhere"),
@@ -215,11 +215,11 @@ def test_the_page_asks_for_nothing_from_outside(copy):
         (["run={run}", "data=voc"], "8 classes, the dataset has 21"),
     ],
 )
-def test_a_slip_of_worst_is_told_in_a_line(trained, words, says, capsys):
-    assert main(["worst", *(word.replace("{run}", str(trained)) for word in words)]) == 2
-    told = capsys.readouterr().err
-    assert says in told
-    assert told.count("\n") <= 3
+def test_a_slip_of_worst_is_one_message(trained, overrides, says, capsys):
+    assert main(["worst", *(word.replace("{run}", str(trained)) for word in overrides)]) == 2
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.count("\n") <= 3
 
 
 def test_the_page_tells_of_a_single_look_that_is_not_the_plain_one(copy):
@@ -230,8 +230,8 @@ def test_the_page_tells_of_a_single_look_that_is_not_the_plain_one(copy):
 
 def test_the_page_tells_what_is_not_usual_about_its_crf(copy):
     values = "w1 10, sigma_alpha 20, sigma_beta 10, w2 3, sigma_gamma 1"
-    for word, told in (("crf.iterations=10", values), ("crf.iterations=4", f"{values}, 4 iterations")):
-        assert made(copy, "count=1", "per_class=0", "crf=shapes", word)[0]["facts"]["CRF"] == told
+    for word, message in (("crf.iterations=10", values), ("crf.iterations=4", f"{values}, 4 iterations")):
+        assert made(copy, "count=1", "per_class=0", "crf=shapes", word)[0]["facts"]["CRF"] == message
 
 
 def test_a_page_of_too_many_pictures_says_what_to_lower(copy):
@@ -243,16 +243,16 @@ def test_a_page_of_too_many_pictures_says_what_to_lower(copy):
     check_length(configured("worst", copy, "per_class=1"), classes=182, pictures=2000)
 
 
-def test_the_page_can_be_in_a_folder_that_is_a_number_and_a_file_in_its_place_is_told_first(
+def test_the_page_can_be_in_a_folder_that_is_a_number_and_a_file_in_its_place_is_refused_first(
     copy, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    words = ["worst", f"run={copy}", "count=1", "per_class=0"]
+    overrides = ["worst", f"run={copy}", "count=1", "per_class=0"]
     (tmp_path / "2023").write_text("a file")
-    assert main([*words, "out=2023"]) == 2
+    assert main([*overrides, "out=2023"]) == 2
     assert "`out=2023` can't be made a folder" in capsys.readouterr().err
     assert not list(copy.glob("trial/*/counts*"))
-    assert main([*words, "out=2024"]) == 0
+    assert main([*overrides, "out=2024"]) == 0
     assert (tmp_path / "2024" / "index.html").exists()
 
 
@@ -274,8 +274,8 @@ NAMES = "[...document.querySelectorAll('article:not([hidden]) h2')].map(each => 
 
 def press(tab, group, text):
     """Clicks the button of a group whose text begins so; gives the names of the pictures then shown, in order."""
-    found = f"[...document.querySelectorAll('#{group} button')].find(each => each.textContent.startsWith({text!r}))"
-    tab.evaluate(f"{found}.click()")
+    result = f"[...document.querySelectorAll('#{group} button')].find(each => each.textContent.startsWith({text!r}))"
+    tab.evaluate(f"{result}.click()")
     return tab.evaluate(NAMES)
 
 
@@ -344,9 +344,9 @@ def test_the_pointer_tells_the_classes_below_it(copy):
             ".getBoundingClientRect())"
         )
         tab.point(box[0] + (column + 0.5) / 41 * box[2], box[1] + (row + 0.5) / 33 * box[3])
-        told = tab.wait_for("!document.getElementById('tip').hidden && document.getElementById('tip').innerText")
+        message = tab.wait_for("!document.getElementById('tip').hidden && document.getElementById('tip').innerText")
         names = [data["classes"][str(each[row, column])]["name"] for each in labels_of(card)]
-        assert told.split("\n") == [part for pair in zip(data["titles"], names) for part in pair]
+        assert message.split("\n") == [part for pair in zip(data["titles"], names) for part in pair]
         assert not tab.console_errors
 
 

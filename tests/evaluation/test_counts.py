@@ -67,9 +67,9 @@ def test_the_network_alone_is_counted_as_its_kept_probabilities_are(probs, tally
 def test_what_is_known_is_not_counted_again(probs, tally):
     tally.refine([V1], [0, 1], quiet, 1)
     probs.path(0).unlink()  # so that counting it again would fail
-    again, told = CountStore(probs, tally.folder), []
-    again.refine([OTHER, V1], [1, 2], lambda done, total: told.append((done, total)), 1)
-    assert told == [(1, 3), (3, 3)]
+    again, reports = CountStore(probs, tally.folder), []
+    again.refine([OTHER, V1], [1, 2], lambda done, total: reports.append((done, total)), 1)
+    assert reports == [(1, 3), (3, 3)]
     again.total(V1, [0, 1, 2])
 
 
