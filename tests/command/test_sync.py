@@ -17,7 +17,7 @@ def offline(tmp_path_factory):
     with pytest.raises(Interrupted):
         run(folder / "a=b" / "seed0", *over, "+callback.die={_target_:running.Die,at:7}")
     run(folder / "a=b" / "seed0", *over)
-    wandb.teardown()  # as at the end of a process: what is written lags behind
+    wandb.teardown()  # as at the end of a process: W&B writes in the background
     return folder
 
 
@@ -42,30 +42,30 @@ def test_offline_runs_are_sent_once(offline, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
-def test_what_is_sent_already_is_left_alone(tmp_path, capsys):
+def test_a_run_that_was_sent_is_left_alone(tmp_path, capsys):
     part = tmp_path / "runs" / "a" / "wandb" / "offline-run-20260101_000000-abc"
     part.mkdir(parents=True)
     (part / "run-abc.wandb").touch()
     assert unsynced(tmp_path) == [part]
     (part / "run-abc.wandb.synced").touch()
     assert main(["sync", f"runs={tmp_path / 'runs'}"]) == 0
-    assert "no offline run" in capsys.readouterr().out
+    assert "nothing to send: no unsynced offline run" in capsys.readouterr().out
 
 
-def test_without_a_login_nothing_is_sent_and_a_line_says_what_to_do(tmp_path, monkeypatch, capsys):
+def test_without_a_login_nothing_is_sent_and_one_line_says_what_to_do(tmp_path, monkeypatch, capsys):
     part = tmp_path / "wandb" / "offline-run-20260101_000000-abc"
     part.mkdir(parents=True)
     (part / "run-abc.wandb").touch()
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert main(["sync", f"runs={tmp_path}"]) == 2
-    told = capsys.readouterr().err
-    assert "`wandb login`" in told
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "`wandb login`" in message
+    assert message.count("\n") == 1
     assert main(["sync", "runs=nowhere"]) == 2
     assert "`runs=nowhere` is no folder" in capsys.readouterr().err
 
 
-def test_a_run_that_cannot_be_read_leaves_the_others_to_be_sent(offline, tmp_path):
+def test_an_unreadable_run_does_not_stop_the_others(offline, tmp_path):
     runs = shutil.copytree(offline, tmp_path / "runs")
     broken = runs / "0" / "wandb" / "offline-run-20200101_000000-abc"
     broken.mkdir(parents=True)

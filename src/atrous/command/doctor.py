@@ -1,4 +1,4 @@
-"""`atrous doctor`: what a bug report needs, and what looks wrong on this machine."""
+"""`atrous doctor`: print what a bug report needs, and what looks wrong on this machine."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import logging
 import os
 import platform
 import re
+import resource
 import shutil
 from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlparse
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from atrous import __version__
 from atrous.config.build import build_files
-from atrous.config.place import CONF
+from atrous.config.place import CLONE, CONF
 from atrous.data.files import Files, ids_md5
 from atrous.data.parallel import cores
 from atrous.disk import write_whole
@@ -48,23 +54,23 @@ class Section(NamedTuple):
     title: str
     facts: list[tuple[str, str]]
     wrong: list[str]
-    """A line each, with its cure."""
+    """A line for each problem, with its cure."""
 
 
 def doctor(cfg: DictConfig) -> list[Section]:
     """Exit code 1 where something looks wrong."""
     runs = Path(str(cfg.runs)).expanduser()
-    sections = [program(), packages(), devices(), machine(runs), wandb_here(), datasets()]
-    told = "\n".join(write(sections))
-    log.info(told)
+    sections = [program(), packages(), devices(), machine(runs), wandb_login(), datasets()]
+    text = "\n".join(lines(sections))
+    log.info(text)
     if cfg.out is not None:
-        write_whole(Path(str(cfg.out)).expanduser(), f"{told}\n".encode())
+        write_whole(Path(str(cfg.out)).expanduser(), f"{text}\n".encode())
     if any(section.wrong for section in sections):
         raise SystemExit(1)
     return sections
 
 
-def write(sections: list[Section]) -> Iterator[str]:
+def lines(sections: list[Section]) -> Iterator[str]:
     width = max(len(name) for section in sections for name, _ in section.facts)
     for section in sections:
         yield section.title
@@ -88,28 +94,52 @@ def program() -> Section:
 
 
 def packages() -> Section:
-    lock = locked(CONF.parent / "requirements.lock")
-    here = {normal(d.name): d.version for d in metadata.distributions()}
-    facts = [(name, beside_lock(here.get(name), lock.get(name))) for name in KEY_PACKAGES]
+    """Compared with the lock in a clone, elsewhere with what the package itself requires."""
+    lock = CLONE / "requirements.lock"
+    source, wanted = ("requirements.lock", read_lock(lock)) if lock.exists() else ("atrous's requirements", required())
+    says = "requirements.lock says" if lock.exists() else "atrous's requirements say"
+    installed = installed_versions()
+    facts = [("compared with", source)]
+    facts += [(name, compare_version(installed.get(name), wanted.get(name))) for name in KEY_PACKAGES]
     facts.append(("pydensecrf", "built" if find_spec("pydensecrf") else "not built: the native CRF serves"))
-    others = [name for name in lock if name in here and here[name].split("+")[0] != lock[name].split("+")[0]]
-    wrong = [f"{name} is {here[name]}, the lock says {lock[name]}: make setup installs that" for name in sorted(others)]
+    wrong = []
+    for name, versions in sorted(wanted.items()):
+        version = installed.get(name)
+        if version is not None and not versions.contains(version, prereleases=True):
+            cure = "make setup installs that" if lock.exists() else f"pip install '{name}{versions}'"
+            wrong.append(f"{name} is {version}, {says} {versions}: {cure}")
+        elif version is None and not lock.exists():  # the lock is also for other platforms and for development
+            wrong.append(f"{name} is not installed: pip install '{name}{versions}'")
     return Section("packages", facts, wrong)
 
 
-def locked(path: Path) -> dict[str, str]:
-    """{package: version}; of a package that is there twice, for several Pythons, the line for this one is not known."""
-    pinned = re.findall(r"^([\w.-]+)==([^\s;\\]+)", path.read_text(), re.MULTILINE) if path.exists() else []
-    names = [normal(name) for name, _ in pinned]
-    return {normal(name): version for name, version in pinned if names.count(normal(name)) == 1}
+def installed_versions() -> dict[str, str]:
+    """{package: version}; of two in different folders the one that Python imports."""
+    in_order = [(each.metadata["Name"], each.version) for each in metadata.distributions()]
+    return {canonicalize_name(name): version for name, version in reversed(in_order) if name}
 
 
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+def read_lock(path: Path) -> dict[str, SpecifierSet]:
+    """{package: its version}, without packages of which several Pythons have a line each."""
+    pins = re.findall(r"^([\w.-]+)==([^\s;\\]+)", path.read_text(), re.MULTILINE)
+    names = [canonicalize_name(name) for name, _ in pins]
+    pinned = zip(names, (version for _, version in pins))
+    return {name: SpecifierSet(f"=={version}") for name, version in pinned if names.count(name) == 1}
 
 
-def beside_lock(here: str | None, lock: str | None) -> str:
-    return f"{here or 'not installed'}" + (f" (the lock: {lock})" if lock not in (None, here) else "")
+def required() -> dict[str, SpecifierSet]:
+    """{package: its versions} as the installed package declares them, without its extras."""
+    try:
+        requirements = map(Requirement, metadata.requires("atrous") or [])
+    except metadata.PackageNotFoundError:  # run from its source, without an installation
+        return {}
+    here = [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return {canonicalize_name(each.name): each.specifier for each in here}
+
+
+def compare_version(version: str | None, wanted: SpecifierSet | None) -> str:
+    fits = wanted is None or (version is not None and wanted.contains(version, prereleases=True))
+    return f"{version or 'not installed'}" + ("" if fits else f" (wanted: {wanted})")
 
 
 # ---- machine --------------------------------------------------------------------------------------------------------
@@ -121,30 +151,27 @@ def devices() -> Section:
     if torch.cuda.is_available():
         facts.append(("NCCL", ".".join(map(str, torch.cuda.nccl.version()))))
     for i in range(torch.cuda.device_count()):
-        about = torch.cuda.get_device_properties(i)
-        facts.append((f"GPU {i}", f"{about.name}, {size(about.total_memory)}"))
+        gpu = torch.cuda.get_device_properties(i)
+        facts.append((f"GPU {i}", f"{gpu.name}, {size(gpu.total_memory)}"))
     driver = Path("/proc/driver/nvidia/version").exists()
     wrong = []
     if driver and not torch.cuda.is_available():
-        cure = (
-            "a torch built for CUDA: make setup TORCH_BACKEND=auto"
-            if not torch.version.cuda
-            else "nvidia-smi tells more"
-        )
+        built_for_cpu = "install a torch built for CUDA (in a clone: make setup TORCH_BACKEND=auto)"
+        cure = "nvidia-smi tells more" if torch.version.cuda else built_for_cpu
         wrong.append(f"there is an NVIDIA driver, but torch sees no GPU: {cure}")
     return Section("devices", facts, wrong)
 
 
 def machine(runs: Path) -> Section:
     facts, wrong = [("cores", f"{cores()} of {os.cpu_count()}"), ("memory", memory())], []
-    there = next(path for path in (runs.absolute(), *runs.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    place = next(path for path in (runs.absolute(), *runs.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
     facts.append(("free for runs", f"{size(free)} at {runs}"))
     if free < LEAST_DISK:
         wrong.append(f"{size(free)} are free for {runs}/: run_dir=… on another disk, or delete what you don't need")
-    if not os.access(there, os.W_OK):
-        wrong.append(f"{there} can't be written: run_dir=… takes another place")
-    shm = Path("/dev/shm")
+    if not os.access(place, os.W_OK):
+        wrong.append(f"{place} can't be written: run_dir=… takes another place")
+    shm = Path("/dev/shm")  # Linux alone has it
     if shm.exists():
         total = shutil.disk_usage(shm).total
         facts.append(("/dev/shm", size(total)))
@@ -172,19 +199,13 @@ def memory() -> str:
 
 
 def open_files() -> int | None:
-    try:
-        import resource
-    except ImportError:
-        return None
+    """How many files a process may open; None: any number."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-def wandb_here() -> Section:
-    """Asks no server."""
-    from netrc import NetrcParseError, netrc
-    from urllib.parse import urlparse
-
+def wandb_login() -> Section:
+    """Read from the environment and ~/.netrc; no server is asked."""
     mode, facts, wrong = os.environ.get("WANDB_MODE"), [], []
     facts.append(("mode", f"{mode}, by WANDB_MODE" if mode else "online with a login, else offline"))
     server = os.environ.get("WANDB_BASE_URL")
@@ -193,12 +214,9 @@ def wandb_here() -> Section:
         hosts = list(netrc(path).hosts) if path.exists() else []
     except (NetrcParseError, OSError) as error:
         hosts = []
-        wrong.append(f"{path} can't be read ({error}): `wandb login` writes it anew")
-    known = [
-        h
-        for h in hosts
-        if "wandb" in h or h == "api.forge.coreweave.com" or (server and h == urlparse(server).hostname)
-    ]
+        wrong.append(f"{path} can't be read ({error}): `wandb login` writes a new one")
+    own = {"api.forge.coreweave.com", urlparse(server or "").hostname}
+    known = [host for host in hosts if "wandb" in host or host in own]
     key = "by WANDB_API_KEY" if os.environ.get("WANDB_API_KEY") else f"for {known[0]}, in {path}" if known else "none"
     facts.append(("login", key))
     if server:
@@ -212,14 +230,14 @@ def datasets() -> Section:
     for path in sorted((CONF / "data").glob("*.yaml")):
         node: Any = OmegaConf.to_container(OmegaConf.load(path))
         if isinstance(node, dict) and "root" in node and "_target_" in node:
-            told, problems = dataset(node)
-            facts.append((path.stem, told))
+            fact, problems = examine_dataset(node)
+            facts.append((path.stem, fact))
             wrong += [f"{path.stem}: {problem}" for problem in problems]
     return Section("datasets", facts, wrong)
 
 
-def dataset(node: dict[str, Any]) -> tuple[str, list[str]]:
-    """What is at its usual place, and how its lists differ from the published ones."""
+def examine_dataset(node: dict[str, Any]) -> tuple[str, list[str]]:
+    """Return what is at the dataset's usual place, and how its lists differ from the published ones."""
     root = Path(node["root"])
     if not root.expanduser().is_dir():
         return f"not at {root}", []
@@ -227,16 +245,16 @@ def dataset(node: dict[str, Any]) -> tuple[str, list[str]]:
         files = build_files(node)
     except (ValueError, OSError) as error:
         return f"at {root}, but can't be read", [str(error).splitlines()[0]]
-    lists, wrong = [], []
+    facts, wrong = [], []
     for name in dict.fromkeys([*files.train.split("+"), *files.val.split("+"), *files.published]):
-        told, problem = listed(files, name)
-        lists += [told] if told else []
+        fact, problem = examine_list(files, name)
+        facts += [fact] if fact else []
         wrong += [problem] if problem else []
-    return f"at {root}: {', '.join(lists) or 'no list'}", wrong
+    return f"at {root}: {', '.join(facts) or 'no list'}", wrong
 
 
-def listed(files: Files, name: str) -> tuple[str, str]:
-    """Its length, and what is not as published."""
+def examine_list(files: Files, name: str) -> tuple[str, str]:
+    """Return the list's length, and how it differs from the published one."""
     try:
         ids = [pair.name for pair in files.listed(name)]
     except (ValueError, OSError):
@@ -245,6 +263,6 @@ def listed(files: Files, name: str) -> tuple[str, str]:
     if known is None:
         return f"{name} {len(ids):,}", ""
     same = len(ids) == known.count and known.md5 in (None, ids_md5(ids))
-    told = f"{name} {len(ids):,} ({'as' if same else 'NOT as'} published)"
+    fact = f"{name} {len(ids):,} ({'as' if same else 'NOT as'} published)"
     cure = f"atrous check-data data={files.name} tells more"
-    return told, "" if same else f"the list {name} is not the published one of {known.count:,} pictures: {cure}"
+    return fact, "" if same else f"the list {name} is not the published one of {known.count:,} pictures: {cure}"

@@ -1,4 +1,4 @@
-"""`atrous sync`: the W&B runs that were kept on this disk, sent to the server."""
+"""`atrous sync`: send W&B the runs that were logged offline."""
 
 from __future__ import annotations
 
@@ -16,45 +16,48 @@ log = logging.getLogger("atrous")
 
 
 def sync(cfg: DictConfig) -> list[Path]:
-    """Sends what is not there yet, and gives what was sent."""
+    """Send what W&B does not have yet, and return what was sent."""
     root = Path(str(cfg.runs)).expanduser()
     if not root.is_dir():
         raise ValueError(f"`runs={cfg.runs}` is no folder: runs=… says where the runs are")
     waiting = unsynced(root)
     if not waiting:
-        log.info(f"under {root}/ there is no offline run of W&B that is not synced")
+        log.info(f"nothing to send: no unsynced offline run of W&B under {root}/")
         return []
     quieten()
     if usual_mode() != "online":
         raise ValueError(
-            f"{len(waiting)} offline runs wait under {root}/, and there is no way to W&B: `wandb login`, with "
-            "WANDB_MODE not set, then the same command again"
+            f"{len(waiting)} offline runs wait under {root}/, but W&B has no login here, or WANDB_MODE forbids it: "
+            "`wandb login`, without WANDB_MODE, then the same command again"
         )
     sent = [run for number, run in enumerate(waiting, 1) if send(run, f"{number}/{len(waiting)}")]
     if failed := len(waiting) - len(sent):
-        raise ValueError(f"{len(sent)} runs sent, {failed} not: the same command sends those alone")
+        raise ValueError(f"{len(sent)} runs sent, {failed} not: the same command tries those again")
     log.info(f"{len(sent)} runs sent")
     return sent
 
 
 def unsynced(root: Path) -> list[Path]:
-    """The folders of offline runs, the parts of a resumed one in their order; W&B leaves a mark beside what it sent."""
-    logs = [path for path in root.rglob("wandb/offline-run-*/run-*.wandb") if not marked(path)]
+    """The folders of offline runs that were not sent, the parts of a resumed run in their order."""
+    logs = [path for path in root.rglob("wandb/offline-run-*/run-*.wandb") if not is_sent(path)]
     return sorted(path.parent for path in logs)
 
 
-def marked(log: Path) -> bool:
+def is_sent(log: Path) -> bool:
+    """W&B leaves a mark beside what it has sent."""
     return log.with_name(f"{log.name}.synced").exists()
 
 
-def send(run: Path, counted: str) -> bool:
-    """A process for each: one that W&B can't read leaves the others alone."""
+def send(run: Path, position: str) -> bool:
+    """In a process for each run: one that W&B can't read leaves the others alone."""
     command = [sys.executable, "-m", "wandb", "sync", "--yes", str(run)]
-    env = os.environ | {"WANDB_DIR": str(run.parent.parent)}  # for its own log: else a folder appears where one stands
+    env = os.environ | {
+        "WANDB_DIR": str(run.parent.parent)
+    }  # for its own log, or it makes a folder where it is started
     done = subprocess.run(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
-    sent = done.returncode == 0 and all(marked(path) for path in run.glob("run-*.wandb"))
-    told = next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "W&B said nothing")
-    log.info(f"{counted}  {run.parent.parent}  " + ("sent" if sent else f"NOT sent: {told.strip()}"))
+    sent = done.returncode == 0 and all(is_sent(path) for path in run.glob("run-*.wandb"))
+    reason = next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "W&B said nothing")
+    log.info(f"{position}  {run.parent.parent}  " + ("sent" if sent else f"NOT sent: {reason.strip()}"))
     return sent
