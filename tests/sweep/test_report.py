@@ -265,6 +265,14 @@ def test_numbers_that_are_not_there_are_not_kept(here, monkeypatch, capsys):
     assert not (here / "kept").exists()
 
 
+@pytest.mark.parametrize("verb", ["report", "sweep"])
+def test_outside_a_clone_numbers_are_not_kept(verb, here, monkeypatch, capsys):
+    monkeypatch.setattr(files, "README", here / "README.md")
+    assert main([verb, *TABLE3, "keep=true"]) == 2
+    assert "`keep=true` needs a clone of the repository" in capsys.readouterr().err
+    assert not (here / "runs").exists() or verb == "report"
+
+
 def test_the_readmes_results_are_those_that_are_kept():
     text = files.README.read_text()
     assert rewritten(text) == text

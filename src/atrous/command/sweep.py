@@ -17,7 +17,7 @@ from atrous.config.override import words_of
 from atrous.config.schema import Config
 from atrous.digest import digest
 from atrous.sweep.cell import Cell, Plan, key_of, note_begun, plan
-from atrous.sweep.files import keep, show, write
+from atrous.sweep.files import check_clone, keep, show, write
 from atrous.sweep.launch import RunFailed, begins_with, evaluation, failures, forget_probabilities, objective
 
 log = logging.getLogger("atrous")
@@ -48,6 +48,8 @@ def sweep(cfg: DictConfig) -> float | None:
 def around(words: Sequence[str]) -> Iterator[list[str]]:
     """All of a sweep: what must be known before it starts, and its table at the end, however it ended."""
     planned = plan(words)
+    if planned.cfg.keep:
+        check_clone()
     if planned.cfg.dry_run:
         from atrous.sweep.estimate import tell
 

@@ -49,7 +49,8 @@ def refine(crf: Energy, image: Tensor, probs: Tensor) -> Tensor:
     )
     pictures = np.ascontiguousarray(image.permute(0, 2, 3, 1).cpu().numpy())
     energies = energy(probs.cpu().float()).contiguous().numpy()
-    workers = min(len(image), crf.processes or len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
+    workers = min(len(image), crf.processes or cores)
     if workers == 1:
         Q = [_refine_one(setting, p, u) for p, u in zip(pictures, energies)]
     else:

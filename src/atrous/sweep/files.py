@@ -8,15 +8,15 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from atrous.config.place import CLONE
 from atrous.disk import make_folder, write_whole
 from atrous.sweep.cell import Plan
 from atrous.sweep.page import page
 from atrous.sweep.report import report
 from atrous.sweep.table import comma_separated, latex, markdown, terminal
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-KEPT = REPOSITORY / "benchmarks" / "results" / "sweep"
-README = REPOSITORY / "README.md"
+KEPT = CLONE / "benchmarks" / "results" / "sweep"
+README = CLONE / "README.md"
 
 
 def write(planned: Plan) -> dict[str, Any]:
@@ -51,10 +51,14 @@ def kept_name(command: str) -> str:
     return ",".join(shlex.split(command)[2:]).removeprefix("sweeps=").replace("/", ".")
 
 
+def check_clone() -> None:
+    if not README.exists():
+        raise ValueError(f"`keep=true` needs a clone of the repository, whose README it writes: there is no {README}")
+
+
 def keep(data: dict[str, Any]) -> list[Path]:
     """Its numbers in benchmarks/results/sweep/, its table in the README's block of this command, if there is one."""
-    if not README.exists():
-        raise ValueError(f"`keep=true` writes into the repository's README, and there is none at {README}")
+    check_clone()
     if not any(row["seeds"] for row in data["rows"]):
         raise ValueError("`keep=true`, but no run of this sweep has ended: there is nothing to keep yet")
     path = make_folder(KEPT, "keep") / f"{kept_name(data['command'])}.json"
