@@ -77,7 +77,7 @@ def test_args_are_split_as_a_shell_splits_them_and_nothing_in_them_is_expanded()
         ("""train ARGS='"'""", "ARGS=\" can't be read (No closing quotation)"),
     ],
 )
-def test_what_cannot_be_is_refused(command, message):
+def test_a_mistake_is_refused_with_the_value_and_the_remedy(command, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         atrous_for(command)
 
@@ -100,7 +100,7 @@ def test_every_verb_is_one_of_atrous_and_says_which_variables_it_takes():
     assert {verb.name for verb in VERBS.values()} == set(VERBS_OF_ATROUS)
 
 
-def test_what_is_installed_already_is_not_installed_again(monkeypatch):
+def test_an_installed_package_is_not_installed_again(monkeypatch):
     monkeypatch.setattr(subprocess, "run", None)
     install("torch", "torch==0")
 

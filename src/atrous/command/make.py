@@ -111,7 +111,7 @@ VERBS = {
 
 OF_SWEEPS = ("sweep", "report", "dashboard")
 ON_SHAPES = ("train", "browse", "prepare", "check-data")
-"""Verbs that take the embedded dataset unless told otherwise."""
+"""Verbs whose dataset is the embedded one by default."""
 
 OPTIONAL = {"demo": ("gradio", "gradio==6.31.0"), "dashboard": ("wandb_workspaces", "wandb-workspaces==0.4.13")}
 """{verb: (module, requirement)}: installed the first time that the verb is asked for."""

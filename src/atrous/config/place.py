@@ -1,4 +1,4 @@
-"""The folders of conf/ and sweeps/: inside the package where it is installed, beside src/ in a clone."""
+"""Where conf/ and sweeps/ are: inside the package where it is installed, beside src/ in a clone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CLONE = PACKAGE.parents[1]
-"""The repository's root, in a clone. What is looked for there alone may be missing."""
+"""The root of the repository, if this is a clone: an installed package finds none of its files there."""
 
 
 def _folder(name: str) -> Path:
