@@ -26,8 +26,8 @@ from atrous import __version__
 from atrous.config.build import build_files
 from atrous.config.place import CLONE, CONF
 from atrous.data.files import Files, ids_md5
-from atrous.data.parallel import cores
 from atrous.disk import write_whole
+from atrous.machine import cores
 from atrous.run.folder import environment
 
 log = logging.getLogger("atrous")

@@ -16,12 +16,12 @@ from rich.table import Table
 from atrous.callback.result import class_table, warn_of_choice
 from atrous.config.build import plain
 from atrous.console import text
-from atrous.data.parallel import cores
 from atrous.digest import of_file
 from atrous.disk import out_folder, write_whole
 from atrous.draw import chart
 from atrous.evaluation.evaluator import Evaluator, open_evaluator, scores_of
 from atrous.evaluation.ranks import Ranks, check_devices
+from atrous.machine import cores
 
 log = logging.getLogger("atrous")
 

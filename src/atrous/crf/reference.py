@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from atrous.crf.energy import Energy, energy
 from atrous.crf.lattice import Normalization
+from atrous.machine import cores
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -49,8 +49,7 @@ def refine(crf: Energy, image: Tensor, probs: Tensor) -> Tensor:
     )
     pictures = np.ascontiguousarray(image.permute(0, 2, 3, 1).cpu().numpy())
     energies = energy(probs.cpu().float()).contiguous().numpy()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
-    workers = min(len(image), crf.processes or cores)
+    workers = min(len(image), crf.processes or cores())
     if workers == 1:
         Q = [_refine_one(setting, p, u) for p, u in zip(pictures, energies)]
     else:

@@ -14,6 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from atrous.config.override import check_number, words_of
+from atrous.machine import cores
 from atrous.sweep.board import Board
 from atrous.sweep.cell import ROOT, Cell, State, make_cells, note_begun
 from atrous.sweep.pool import Job, Pool
@@ -136,9 +137,8 @@ def devices(jobs: int | None, per_job: int, runs: int) -> tuple[list[str], bool]
         if per_job > len(gpus):
             raise ValueError(f"a run of this sweep wants {per_job} GPUs, this machine has {len(gpus)}")
         return gpus[: jobs * per_job] if jobs else gpus, True
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    at_once = jobs or max(1, min(cores // per_job, int(memory // MEMORY), runs))
+    at_once = jobs or max(1, min(cores() // per_job, int(memory // MEMORY), runs))
     return [f"cores {i}" for i in range(at_once * per_job)], False
 
 
