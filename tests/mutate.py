@@ -174,10 +174,10 @@ FAULTS = (
     ),
     Fault(
         "labels scaled to the pixel below",
-        "src/atrous/augment.py",
+        "src/atrous/augment/window.py",
         "2 * np.arange(start, start + length) + 1",
         "2 * np.arange(start, start + length)",
-        "test_augment.py",
+        "augment/test_window.py",
     ),
     Fault(
         "a mirrored look that is not turned back",
