@@ -25,7 +25,7 @@ from atrous.config.build import build_network
 from atrous.config.error import message_of
 from atrous.config.override import absences
 from atrous.config.place import CONF
-from atrous.datamodule import Drawn, collate
+from atrous.datamodule import AugmentedPictures, collate
 from atrous.module import SegmentationModule
 from atrous.run.train import train
 
@@ -84,7 +84,7 @@ def take_a_step(cfg: Any, pictures: int) -> float:
     dataset = instantiate(cfg.data, _convert_="all")
     network = build_network(cfg.model, len(dataset.labels)).train()
     augment = None if cfg.augment is None else instantiate(cfg.augment, _convert_="all")
-    drawn = Drawn(dataset.split(dataset.train), augment)
+    drawn = AugmentedPictures(dataset.split(dataset.train), augment)
     batch = collate([drawn[k, k] for k in range(pictures)])
     loss = instantiate(cfg.loss, _convert_="all")
     optimizer = instantiate(cfg.optim, _convert_="all")(network)

@@ -9,7 +9,7 @@ import torch
 from atrous.batch import IGNORE, LabelSpace, Sample
 from atrous.data.image import Unreadable
 from atrous.data.pairs import Pair
-from atrous.datamodule import Drawn, Once, SegmentationDataModule, Stream, collate
+from atrous.datamodule import AugmentedPictures, Once, SegmentationDataModule, Stream, collate
 
 
 def test_a_stream_that_starts_later_is_the_tail_of_the_whole():
@@ -36,12 +36,12 @@ def test_another_seed_is_another_stream():
     assert not set(one[1]) & set(other[1])  # the seeds of their augmentation
 
 
-def test_the_ranks_together_see_in_each_iteration_what_one_process_sees():
+def test_the_ranks_together_draw_in_each_iteration_what_one_process_draws():
     whole = list(Stream(11, seed=5, start=8, stop=40))
     ranks = [list(Stream(11, seed=5, start=8, stop=40, rank=rank, world=4)) for rank in range(4)]
     for iteration in range(4):  # 8 pictures, 2 on each of 4 devices
-        seen = [draw for rank in ranks for draw in rank[2 * iteration : 2 * iteration + 2]]
-        assert sorted(seen) == sorted(whole[8 * iteration : 8 * iteration + 8])
+        drawn = [draw for rank in ranks for draw in rank[2 * iteration : 2 * iteration + 2]]
+        assert sorted(drawn) == sorted(whole[8 * iteration : 8 * iteration + 8])
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 10])
@@ -89,7 +89,7 @@ def add(sample, draw):
 def batches(workers):
     data = SegmentationDataModule(Numbers(), add, device_batch=2, total_batch=4, seed=1, workers=workers)
     samples = data.pictures.split("train")
-    loader = data._loader(Drawn(samples, add), sampler=Stream(9, 1, stop=24), batch_size=2)
+    loader = data._loader(AugmentedPictures(samples, add), sampler=Stream(9, 1, stop=24), batch_size=2)
     return [(batch.name, batch.image.flatten().tolist()) for batch in loader]
 
 
@@ -103,7 +103,7 @@ def test_the_number_of_workers_changes_nothing():
 
 
 class Torn:
-    """Ten pictures, some of which are unreadable; each tells its index."""
+    """Ten pictures, some of which are unreadable; the pixels are the index."""
 
     labels, train, val = LabelSpace(["only"]), "train", "val"
 
@@ -128,11 +128,11 @@ class TornSplit:
         return Sample(np.full((1, 1, 3), index, np.uint8), np.zeros((1, 1), np.uint8), f"picture{index}")
 
 
-def seen(pictures, workers):
+def one_training(pictures, workers):
     data = SegmentationDataModule(pictures, None, device_batch=1, total_batch=1, seed=1, workers=workers)
     data.setup("fit")
-    assert data.drawn is not None
-    loader = data._loader(data.drawn, sampler=Stream(10, 1, stop=40), batch_size=1)
+    assert data.augmented is not None
+    loader = data._loader(data.augmented, sampler=Stream(10, 1, stop=40), batch_size=1)
     batches: Any = iter(loader)
     try:
         return data, [batch.name[0] for batch in batches]
@@ -144,21 +144,21 @@ def seen(pictures, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_pictures_stop_training_by_name_unless_they_may_be_skipped(workers):
     with pytest.raises(Unreadable, match=r"picture3\.jpg can't be read"):
-        seen(Torn([3]), workers)
+        one_training(Torn([3]), workers)
     with pytest.raises(Unreadable, match=r"3 pictures can't be read, `data.max_bad=2` may be skipped: picture\d\.jpg"):
-        seen(Torn([3, 4, 7], max_bad=2), workers)
+        one_training(Torn([3, 4, 7], max_bad=2), workers)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_next_picture_stands_in_for_a_skipped_one_in_any_process(workers):
-    _, whole = seen(Torn(), 0)
-    data, torn = seen(Torn([3, 4, 9], max_bad=3), workers)
+    _, whole = one_training(Torn(), 0)
+    data, torn = one_training(Torn([3, 4, 9], max_bad=3), workers)
     stand_in = {"picture3": "picture5", "picture4": "picture5", "picture9": "picture0"}
     assert torn == [stand_in.get(name, name) for name in whole]
     assert data.skipped() == ["picture3", "picture4", "picture9"]
 
 
-class Told(logging.Handler):
+class Messages(logging.Handler):
     def __init__(self):
         super().__init__()
         self.messages = []
@@ -167,19 +167,18 @@ class Told(logging.Handler):
         self.messages.append(record.getMessage())
 
 
-def test_each_skipped_picture_is_told_once_and_counted():
-    handler = Told()
+def test_each_skipped_picture_is_reported_once_and_counted():
+    handler = Messages()
     logging.getLogger("atrous").addHandler(handler)
-    seen(Torn([3, 9], max_bad=2), 0)
+    one_training(Torn([3, 9], max_bad=2), 0)
     logging.getLogger("atrous").removeHandler(handler)
-    told = handler.messages
-    assert len(told) == 2  # in four rounds
-    assert "skipped, 1 of at most 2: picture" in told[0]
-    assert "skipped, 2 of at most 2: picture" in told[1]
+    first, second = handler.messages  # in four rounds
+    assert "skipped, 1 of at most 2: picture" in first
+    assert "skipped, 2 of at most 2: picture" in second
 
 
 def test_what_was_skipped_is_remembered_when_a_run_goes_on():
-    data, _ = seen(Torn([3, 9], max_bad=2), 0)
+    data, _ = one_training(Torn([3, 9], max_bad=2), 0)
     other = SegmentationDataModule(Torn([3, 9], max_bad=2), None, device_batch=1, total_batch=1)
     other.setup("fit")
     other.load_state_dict(data.state_dict())

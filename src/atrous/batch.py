@@ -1,4 +1,4 @@
-"""What flows: a batch of pictures with their labels, and the meaning of a label."""
+"""The types that flow through the package: a sample, a batch, and the classes of a label."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sample(NamedTuple):
 
 
 def name_of(split: Any, index: int) -> str:
-    """The name of a split's picture, which is not read where it comes from a file."""
+    """The name of a split's picture; a picture that is a file is not read for it."""
     return split.pairs[index].name if hasattr(split, "pairs") else split[index].name
 
 
@@ -45,7 +45,7 @@ def check_finite(scores: Tensor, picture: str) -> None:
 
 
 def voc_palette(count: int = 256) -> np.ndarray:
-    """(count, 3) uint8: PASCAL's colours by their rule, three bits of the index at a time, R, G, B, highest first."""
+    """(count, 3) uint8: PASCAL's colours. Three bits of the index at a time give one of R, G, B each, highest first."""
     index = np.arange(count)
     palette = np.zeros((count, 3), np.uint8)
     for bit in range(8):

@@ -17,13 +17,14 @@ from atrous.batch import Batch, LabelSpace, Sample
 from atrous.console import bar
 from atrous.data.cache import Decoded
 from atrous.data.image import Unreadable
-from atrous.data.parallel import begin_worker, cores
+from atrous.data.parallel import begin_worker
+from atrous.machine import cores
 
 log = logging.getLogger("atrous")
 
 
-class Pictures(Protocol):
-    """What a dataset is: its classes, the names of its usual splits, and each split as a sequence of samples."""
+class PictureDataset(Protocol):
+    """A dataset: its classes, the names of its usual splits, and each split as a sequence of samples."""
 
     labels: LabelSpace
     train: str
@@ -35,9 +36,9 @@ class Pictures(Protocol):
 class Stream(Sampler[tuple[int, int]]):
     """The training stream from position `start` to `stop`: (picture, seed of its augmentation), as one rank sees it.
 
-    A draw is a pure function of (seed, position), so that a resume at any iteration goes on with the very same stream,
-    and the number of workers, of devices and of pictures in a device's batch changes nothing. Each picture comes once
-    in every `length` positions, in an order of that round's own.
+    A draw is a pure function of (seed, position), so a run resumed at any iteration continues the very same stream, and
+    the number of workers, of devices and of pictures in a device's batch changes nothing. Each picture comes once in
+    every `length` positions, in a new order each time.
     """
 
     def __init__(self, length: int, seed: int, stop: int, start: int = 0, rank: int = 0, world: int = 1):
@@ -45,7 +46,7 @@ class Stream(Sampler[tuple[int, int]]):
         self.start, self.stop, self.rank, self.world = start, stop, rank, world
 
     def __len__(self) -> int:
-        return self.stop // self.world  # of the whole run: Lightning counts a resumed run's batches from its start
+        return self.stop // self.world  # of the whole run: in a resumed one Lightning counts batches from the beginning
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         round_, order = -1, np.empty(0, np.int64)
@@ -58,8 +59,8 @@ class Stream(Sampler[tuple[int, int]]):
 
 
 class Once(Sampler[int]):
-    """Every picture on exactly one rank. Lightning's own sampler repeats some to fill the last batch, which counts them
-    twice in the score."""
+    """Every picture on exactly one rank. Lightning's own sampler repeats some to fill the last batch, and a score would
+    count them twice."""
 
     def __init__(self, length: int, rank: int = 0, world: int = 1):
         if length < world:
@@ -73,7 +74,7 @@ class Once(Sampler[int]):
         return iter(self.indices)
 
 
-class Drawn(Dataset):
+class AugmentedPictures(Dataset):
     """A split whose item (index, draw) is the picture `index`, augmented by the seed `draw`.
 
     Up to `max_bad` unreadable pictures are skipped: the next one stands in for each, in every process the same one.
@@ -81,7 +82,7 @@ class Drawn(Dataset):
 
     def __init__(self, samples: Sequence[Sample], augment: Callable[[Sample, int], Sample] | None, max_bad: int = 0):
         self.samples, self.augment, self.max_bad = samples, augment, max_bad
-        # What any of the loader's processes has met counts for all of them.
+        # Shared: a picture that one of the loader's processes has skipped counts in all of them.
         self.bad = torch.zeros(len(samples) if max_bad else 0, dtype=torch.bool).share_memory_()
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
@@ -105,42 +106,43 @@ class Drawn(Dataset):
         self.bad[index] = True
         count = int(self.bad.sum())
         if count > self.max_bad:
-            told = f"{count} pictures can't be read, `data.max_bad={self.max_bad}` may be skipped"
-            raise Unreadable(f"{told}: {error}") from error
+            limit = f"{count} pictures can't be read, `data.max_bad={self.max_bad}` may be skipped"
+            raise Unreadable(f"{limit}: {error}") from error
         if not known:
             log.warning(f"skipped, {count} of at most {self.max_bad}: {error}")
 
     def skipped(self) -> list[str]:
-        """The names of the pictures that were left out."""
+        """The names of the skipped pictures."""
         return [self.samples.pairs[index].name for index in self.bad.nonzero().flatten().tolist()]  # type: ignore[attr-defined]
 
     def skip(self, names: Sequence[str]) -> None:
-        """These are known to be unreadable."""
+        """Mark pictures as unreadable, by their names."""
         if self.max_bad and names:
             known = set(names)
             self.bad[[index for index, pair in enumerate(self.samples.pairs) if pair.name in known]] = True  # type: ignore[attr-defined]
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples of one size -> Batch. The picture stays (B, H, W, 3) in memory, which is what channels_last means."""
+    """Samples of one size -> Batch. The image stays (B, H, W, 3) in memory: that is channels_last."""
     sizes = {sample.label.shape for sample in samples}
     if len(sizes) > 1:
-        raise ValueError(f"pictures of different sizes {sorted(sizes)} do not make a batch: set `val_batch=1`")
+        raise ValueError(f"pictures of different sizes {sorted(sizes)} make no batch: set `val_batch=1`")
     image = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
     label = torch.from_numpy(np.stack([sample.label for sample in samples]))
     return Batch(image, label, [sample.name for sample in samples])
 
 
 def begin_loader(number: int) -> None:
+    """Prepare a loader's process for its work."""
     begin_worker(number)
-    for word in (signal.SIGTERM, signal.SIGUSR1):  # sent to all, they are for the run to answer, which then saves
-        signal.signal(word, signal.SIG_IGN)
+    for name in (signal.SIGTERM, signal.SIGUSR1):  # they reach all processes; the run answers them and saves
+        signal.signal(name, signal.SIG_IGN)
 
 
 class SegmentationDataModule(L.LightningDataModule):
     def __init__(
         self,
-        pictures: Pictures,
+        pictures: PictureDataset,
         augment: Callable[[Sample, int], Sample] | None,
         *,
         device_batch: int,
@@ -156,16 +158,16 @@ class SegmentationDataModule(L.LightningDataModule):
         self.workers = workers_for_this_machine() if workers is None else workers
         self.train_split: Sequence[Sample] = ()
         self.val_split: Sequence[Sample] = ()
-        self.drawn: Drawn | None = None
+        self.augmented: AugmentedPictures | None = None
 
     def setup(self, stage: str | None = None) -> None:
         if stage == "fit" and not self.train_split:
             max_bad = getattr(self.pictures, "max_bad", 0)
             self.train_split = self._open(self.pictures.train, max_bad)
-            self.drawn = Drawn(self.train_split, self.augment, max_bad)
-            # One draw in this process, so that what it imports is not first imported in the workers: W&B hooks into
-            # imports, and its hook fails in a forked process. It also tells at once of data that can't be read.
-            self.drawn[0, 0]
+            self.augmented = AugmentedPictures(self.train_split, self.augment, max_bad)
+            # One draw in this process imports all that the workers need: W&B hooks into imports, and its hook fails in
+            # a forked process. It also shows at once if the data can't be read.
+            self.augmented[0, 0]
         self.val_split = self.val_split or self._open(self.pictures.val)
 
     def _open(self, name: str, max_bad: int = 0) -> Sequence[Sample]:
@@ -176,20 +178,20 @@ class SegmentationDataModule(L.LightningDataModule):
         return split
 
     def skipped(self) -> list[str]:
-        """The names of the training pictures that could not be read, and were left out by this process."""
-        return [] if self.drawn is None else self.drawn.skipped()
+        """The names of the unreadable training pictures that this process skipped."""
+        return [] if self.augmented is None else self.augmented.skipped()
 
     def state_dict(self) -> dict[str, list[str]]:
         return {"skipped": self.skipped()}
 
     def load_state_dict(self, state: dict[str, list[str]]) -> None:
-        if self.drawn is not None:
-            self.drawn.skip(state["skipped"])
+        if self.augmented is not None:
+            self.augmented.skip(state["skipped"])
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
         assert trainer is not None
-        assert self.drawn is not None
+        assert self.augmented is not None
         stream = Stream(
             length=len(self.train_split),
             seed=self.seed,
@@ -198,7 +200,7 @@ class SegmentationDataModule(L.LightningDataModule):
             rank=trainer.global_rank,
             world=trainer.world_size,
         )
-        return self._loader(self.drawn, sampler=stream, batch_size=self.device_batch)
+        return self._loader(self.augmented, sampler=stream, batch_size=self.device_batch)
 
     def val_dataloader(self) -> DataLoader:
         assert self.trainer is not None
@@ -207,7 +209,7 @@ class SegmentationDataModule(L.LightningDataModule):
 
     test_dataloader = val_dataloader
 
-    def _loader(self, dataset: Dataset, **how) -> DataLoader:
+    def _loader(self, dataset: Dataset, **options) -> DataLoader:
         return DataLoader(
             dataset,
             collate_fn=collate,
@@ -215,10 +217,10 @@ class SegmentationDataModule(L.LightningDataModule):
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=begin_loader,
-            **how,
+            **options,
         )
 
 
 def workers_for_this_machine() -> int:
-    """One a core up to 8; a machine that also computes on its cores keeps one of them free of workers."""
+    """One for each core, at most 8; where the cores also train, one of them stays free of workers."""
     return min(8, cores() if torch.cuda.is_available() else max(1, cores() - 1))

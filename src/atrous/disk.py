@@ -1,4 +1,4 @@
-"""Files that are whole at every moment, and of which one process at a time takes care."""
+"""Write files that are whole at every moment, append to files, and let one process at a time use a file."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 STALE = 600
-"""Seconds in which nobody wrote to a part: its process is gone."""
+"""Seconds without a write to a part, after which its process counts as dead."""
 
 
 def make_folder(path: Path, setting: str) -> Path:
-    """The folder, made with those above it; `setting` is what the user may set to another."""
+    """Make the folder and those above it; `setting` is the name of the setting, for the message."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"`{setting}={path}` can't be made a folder ({error.strerror}): take another") from None
+        raise ValueError(f"`{setting}={path}` can't be made a folder ({error.strerror}): choose another") from None
     return path
 
 
-def out_folder(asked: Any, usual: Path) -> Path:
-    """What `out=…` asks for, or the usual one; made, so that what can't be is told before the work."""
-    return make_folder((usual if asked is None else Path(str(asked))).expanduser(), "out")
+def out_folder(out: Any, default: Path) -> Path:
+    """Make the folder that `out=…` names, or else the default one: before the work, which may take hours."""
+    return make_folder((default if out is None else Path(str(out))).expanduser(), "out")
 
 
 def write_whole(path: Path, content: bytes | memoryview, durable: bool = True) -> None:
-    """The file is either the old one or the new one, never half of it, also under kill -9 and on a full disk.
+    """Write a file that is always the old one or the new one, never half of it, even under kill -9 or on a full disk.
 
-    `durable`: under a power failure too, which costs a few milliseconds."""
-    with written_whole(path, durable) as part, writing(part) as file:
+    durable: under a power failure too, for a few milliseconds.
+    """
+    with replacing(path, durable) as part, writing(part) as file:
         file.write(content)
 
 
 @contextmanager
-def written_whole(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Gives the place where to write; the file appears at the end, if nothing went wrong."""
+def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Yield the path to write to; it replaces `path` at the end, if there was no error."""
     part = part_of(path)
     try:
         yield part
@@ -49,40 +50,40 @@ def written_whole(path: Path, durable: bool = True) -> Iterator[Path]:
                     os.fsync(file.fileno())
             os.replace(part, path)
         except OSError as error:
-            raise _not_written(path, error) from None
+            raise _cant_write(path, error) from None
     finally:
         part.unlink(missing_ok=True)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file that is written piece by piece; a full disk is told as everywhere else."""
+    """Open a file to write piece by piece; a full disk gives the same message as everywhere else."""
     try:
         with open(path, "wb") as file:
             yield file
     except OSError as error:
-        if error.filename not in (None, str(path)):  # another's, that was to be read
+        if error.filename not in (None, str(path)):  # of another file, which was being read
             raise
-        raise _not_written(path, error) from None
+        raise _cant_write(path, error) from None
 
 
 def part_of(path: Path) -> Path:
-    """Where a file is written until it is whole: a place of this process, so that two commands can't mix theirs."""
-    if path.parent not in _swept:
-        _swept.add(path.parent)
-        _sweep(path.parent)
+    """The path of a file until it is whole: each process has its own, so two commands can't mix their parts."""
+    if path.parent not in _cleaned:
+        _cleaned.add(path.parent)
+        _remove_stale_parts(path.parent)
     return path.with_name(f"{path.name}.{os.getpid()}.part")
 
 
-_swept: set[Path] = set()
-"""Folders, each of which a process looks through once: with thousands of files that takes a while."""
+_cleaned: set[Path] = set()
+"""Folders in which this process has looked for stale parts: once each, for a folder may hold thousands of files."""
 
 
-def _sweep(folder: Path) -> None:
-    """Removes what killed processes left. What was written a moment ago may be another machine's, on a shared disk."""
+def _remove_stale_parts(folder: Path) -> None:
+    """Remove the parts of killed processes. A fresh one may belong to another machine, on a shared disk."""
     for part in folder.glob("*.*.part"):
         number = part.name.split(".")[-2]
-        with suppress(OSError):  # gone meanwhile, or not ours to remove
+        with suppress(OSError):  # removed in the meantime, or by permission not ours to remove
             if number.isdigit() and not _runs(int(number)) and time.time() - part.stat().st_mtime > STALE:
                 part.unlink()
 
@@ -92,13 +93,13 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # somebody else's
+    except OSError:  # another user's process
         return True
     return True
 
 
 def append_lines(path: Path, lines: Sequence[str]) -> None:
-    """Adds lines to a file. What a killed process left of a line becomes a line of its own, which its reader skips."""
+    """Append lines to a file. A line that a killed process left unfinished stays alone, for readers to skip."""
     try:
         with open(path, "ab+") as file:
             if file.tell():
@@ -107,11 +108,11 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
                 file.write(b"\n" if torn else b"")
             file.write("".join(f"{line}\n" for line in lines).encode())
     except OSError as error:
-        raise _not_written(path, error) from None
+        raise _cant_write(path, error) from None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """metrics.csv as rows of numbers; a value that was not taken at an iteration is not in its row."""
+    """metrics.csv as rows of numbers; a row holds only the values of its iteration."""
     if not path.exists():
         return []
     with open(path, newline="") as file:
@@ -119,17 +120,19 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [row | {"step": int(row["step"])} for row in rows if "step" in row]
 
 
-def _not_written(path: Path, error: OSError) -> ValueError:
-    path = path.with_name(path.name.removesuffix(f".{os.getpid()}.part"))  # as the user knows it
-    cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see that it can be written"
-    return ValueError(f"could not write {path} ({error.strerror}): {cure} and run the same command again")
+def _cant_write(path: Path, error: OSError) -> ValueError:
+    path = path.with_name(path.name.removesuffix(f".{os.getpid()}.part"))  # not the part's name
+    remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check its permissions"
+    return ValueError(f"could not write {path} ({error.strerror}): {remedy} and run the same command again")
 
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """For one process at a time, others wait, or get a BlockingIOError. The lock goes with the process, however it
-    ends; the file stays."""
-    import fcntl
+    """Hold a lock that one process at a time can have; others wait, or get a BlockingIOError.
+
+    The lock ends with its process, however that ends; the file stays.
+    """
+    import fcntl  # not on Windows
 
     with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

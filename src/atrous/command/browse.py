@@ -20,7 +20,7 @@ from atrous.config.build import build_files
 from atrous.config.name import choice
 from atrous.config.override import check_number
 from atrous.config.schema import Browse, Split
-from atrous.datamodule import Drawn, Pictures, Stream
+from atrous.datamodule import AugmentedPictures, PictureDataset, Stream
 from atrous.disk import out_folder, write_whole
 from atrous.draw.page import data_url, fill, packed, shares
 from atrous.draw.picture import contact_sheet, occurring, png
@@ -35,7 +35,7 @@ def browse(cfg: Browse) -> Path:
     """Writes sheet.png and index.html; gives the folder."""
     check_number("count", cfg.count, 1, MOST, "pictures")
     experiment = choice("experiment")
-    pictures: Pictures = build_files(cfg.data)
+    pictures: PictureDataset = build_files(cfg.data)
     training = cfg.split is Split.train
     name = pictures.train if training else pictures.val
     split = pictures.split(name)
@@ -56,7 +56,7 @@ def browse(cfg: Browse) -> Path:
 # ---- which pictures -------------------------------------------------------------------------------------------------
 def drawn(cfg: Browse, split: Sequence[Sample], max_bad: int) -> list[Sample]:
     """The first draws of the training stream of a run with this seed."""
-    dataset = Drawn(split, instantiate(cfg.augment, _convert_="all"), max_bad)
+    dataset = AugmentedPictures(split, instantiate(cfg.augment, _convert_="all"), max_bad)
     return [dataset[key] for key in Stream(len(split), cfg.seed, stop=cfg.count)]
 
 

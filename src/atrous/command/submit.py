@@ -20,7 +20,7 @@ from atrous.console import bar
 from atrous.data.files import Files, serverless
 from atrous.data.pairs import Pair, Pairs
 from atrous.data.submission import Form, Refused, Size, check_archive, sizes, write_archive
-from atrous.disk import make_folder, write_whole, written_whole
+from atrous.disk import make_folder, write_whole, replacing
 from atrous.evaluation.counts import cache_key
 from atrous.evaluation.evaluator import check_classes, data_identity, dataset_of
 from atrous.inference.predictor import Predictor, open_predictor
@@ -111,7 +111,7 @@ def write(out: Path, form: Form, pairs: Pairs, wanted: Mapping[str, Size], split
     """The archive is there only once it is known to be right."""
     make_folder(out.parent, "out")
     files = {pair.name: kept_path(folder, pair) for pair in pairs.pairs}
-    with written_whole(out) as part:
+    with replacing(out) as part:
         write_archive(part, form, files, lambda name: files[name].read_bytes())
         try:
             with bar(f"checking {out}") as report:

@@ -13,7 +13,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from atrous.disk import written_whole
+from atrous.disk import replacing
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".mts", ".m2ts", ".3gp")
 
@@ -72,7 +72,7 @@ def writing(path: Path, size: tuple[int, int], source: Video, comment: str) -> I
     matrix = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709"]
     coded = ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p", *matrix]
     about = ["-map_metadata", "-1", "-metadata", f"comment={comment}", "-movflags", "+faststart", "-f", "mp4"]
-    with written_whole(path) as part:
+    with replacing(path) as part:
         arguments = [
             "-y",
             *pipe,
