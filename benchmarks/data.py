@@ -159,8 +159,8 @@ def ours(samples: Any, crop: int) -> Callable[[int], Any]:
 
 
 def pipelines(root: Path, crop: int, cache: Path) -> dict[str, Callable[[int], Any]]:
-    files = VOC(str(root), train="train").split("train")
-    decoded = VOC(str(root), train="train", cache=str(cache)).split("train")
+    files = VOC(str(root), "train", "val").split("train")
+    decoded = VOC(str(root), "train", "val", cache=str(cache)).split("train")
     assert isinstance(decoded, Decoded)
     decoded.fill()
     paths = [(str(pair.image), str(pair.label)) for pair in decoded.pairs]

@@ -16,8 +16,9 @@ import scipy.io
 from PIL import Image
 
 from atrous.batch import IGNORE, Sample, voc_palette
+from atrous.data.archive import Report
 from atrous.data.files import Files
-from atrous.data.prepare import Report, Source
+from atrous.data.prepare import Archives
 
 SPLITS = {"train": ("2007_000001", "2007_000002", "2008_000003"), "val": ("2007_000004", "2009_000005")}
 SIZES = ((40, 57), (51, 44))  # (height, width), in turn
@@ -331,5 +332,5 @@ def prepared(dataset: Files, archives: Path, report: Report = silent) -> Files:
     """As `atrous prepare` does it."""
     for step in dataset.steps():
         if not step.done():
-            step.run(Source(archives, checksum=False), report)
+            step.run(Archives(archives, checksum=False), report)
     return dataset

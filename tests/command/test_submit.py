@@ -119,7 +119,9 @@ def test_a_split_with_labels_and_the_other_competition_can_be_tried(work, capsys
     overrides = [f"check={archive}", "data=voc", "root=VOC2012", "split=val"]
     submitted(*overrides, "competition=5")
     assert f"{archive}: 2 predictions for val, as PASCAL's evaluation server takes them" in capsys.readouterr().out
-    assert "is not where it is looked for: results/VOC2012/Segmentation/comp6_val_cls" in refusal(capsys, *overrides)
+    assert "is in the wrong place: the server looks for results/VOC2012/Segmentation/comp6_val_cls" in refusal(
+        capsys, *overrides
+    )
 
 
 def test_killed_at_any_time_it_goes_on_and_ends_with_the_same_archive(work, capsys):
@@ -209,7 +211,9 @@ def test_an_archive_is_checked_for_the_dataset_of_weights_from_elsewhere(work, c
 # ---- Cityscapes -----------------------------------------------------------------------------------------------------
 def test_a_network_of_half_size_pictures_gives_label_ids_at_full_size(tmp_path):
     cityscapes_archives(tmp_path / "archives")
-    dataset = prepared(Cityscapes(root=str(tmp_path / "root")), tmp_path / "archives")
+    dataset = prepared(
+        Cityscapes(root=str(tmp_path / "root"), train="train", val="val", size="full"), tmp_path / "archives"
+    )
     run_plain(
         "experiment=cityscapes",
         "data.size=half",
@@ -265,7 +269,7 @@ def test_a_wrong_archive_of_others_is_refused_with_all_that_is_wrong(work, capsy
     pack(work / "foreign.tgz", {**files, "readme.txt": b""})
     message = refusal(capsys, "check=foreign.tgz", "data=voc", "root=VOC2012").splitlines()
     assert message[0] == "atrous submit: foreign.tgz is not what PASCAL's evaluation server takes: 7 problems"
-    assert f"  {FOLDER}/{TEST[0]}.png is missing: every picture of test wants its prediction" in message
+    assert f"  {FOLDER}/{TEST[0]}.png is missing: every picture of test needs a prediction" in message
     assert message[-1] == "  … and 2 more: 2 of another size"
     assert len(message) == 7
 

@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def copy_of(root: Path, split: str = "train", fill: bool = True) -> Decoded:
-    decoded = VOC(str(root), train="train", cache=str(root.parent / "cache")).split(split)
+    decoded = VOC(str(root), "train", "val", cache=str(root.parent / "cache")).split(split)
     assert isinstance(decoded, Decoded)
     if fill:
         decoded.fill()
@@ -53,7 +53,7 @@ def equal(one, other) -> bool:
 
 def test_the_copy_holds_what_the_files_hold_whatever_the_sizes(root):
     decoded = copy_of(root)
-    files = VOC(str(root)).split("train")
+    files = VOC(str(root), "train", "val").split("train")
     assert len(decoded) == 20
     assert equal(decoded, files)
     assert equal(decoded[3:7], files[3:7])
@@ -74,13 +74,13 @@ def test_a_sample_is_a_view_that_cant_be_written(root):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_augmented_it_is_what_the_files_are_in_any_process(root, workers):
     augment = Augment(33, scales=[0.5, 1, 1.5])
-    decoded, files = pickle.loads(pickle.dumps(copy_of(root))), VOC(str(root)).split("train")
+    decoded, files = pickle.loads(pickle.dumps(copy_of(root))), VOC(str(root), "train", "val").split("train")
     loader = DataLoader(decoded, batch_size=None, num_workers=workers, collate_fn=lambda sample: sample)
     for seed, (one, other) in enumerate(zip(loader, files)):
         assert equal([augment(one, seed)], [augment(other, seed)])
 
 
-def test_a_file_that_changed_is_read_anew(root):
+def test_a_file_that_changed_is_decoded_again(root):
     copy_of(root)
     label = np.full((40, 57), 5, np.uint8)
     path = root / "SegmentationClass" / f"{NAMES[0]}.png"
@@ -92,19 +92,19 @@ def test_a_file_that_changed_is_read_anew(root):
 def test_what_the_values_mean_is_part_of_what_was_copied(tmp_path):
     write_voc(tmp_path / "root", {"train": NAMES}, classes=11)
     path = tmp_path / "root" / "SegmentationClass" / f"{NAMES[0]}.png"
-    pairs = CamVid(str(tmp_path / "root")).pairs("train")
+    pairs = CamVid(str(tmp_path / "root"), "train", "val").pairs("train")
     labels = LabelSpace([str(k) for k in range(11)])
     plain = Decoded(pairs, tmp_path / "cache", str(Values.plain(labels).meaning))
     other = Decoded(pairs, tmp_path / "cache", str({**Values.plain(labels).meaning, 3: 4}))
     assert plain._key != other._key
-    full, half = Cityscapes(str(path), cache="x"), Cityscapes(str(path), size="half", cache="x")
+    full, half = (Cityscapes(root=str(path), train="train", val="val", size=size) for size in ("full", "half"))
     assert full.meaning() != half.meaning()
 
 
 def test_the_key_is_the_same_in_every_process(root):
     code = f"""
 from atrous.data.voc import VOC
-print(VOC({str(root)!r}, cache="x").split("train")._key)
+print(VOC({str(root)!r}, "train", "val", cache="x").split("train")._key)
 """
     with cold():  # a fork has the seed of who it was forked from
         keys = {
@@ -136,9 +136,9 @@ def test_broken_off_and_repeated_it_ends_as_the_unbroken_one_without_decoding_tw
     with pytest.raises(Broken):
         decoded.fill(breaks)
     assert not decoded._path("index").exists()
-    seen: list[int] = []
-    decoded.fill(lambda done, total: seen.append(done))
-    assert seen == list(range(at // 4 * 4 + 1, 21))
+    decoded_after: list[int] = []
+    decoded.fill(lambda done, total: decoded_after.append(done))
+    assert decoded_after == list(range(at // 4 * 4 + 1, 21))
     assert decoded._path("pixels").read_bytes() == pixels
     assert decoded._path("index").read_bytes() == index
 
@@ -169,7 +169,7 @@ def test_what_was_done_of_pixels_that_are_gone_counts_for_nothing(root, monkeypa
             patch.setattr(os, "posix_fallocate", fails_with(errno.ENOSPC))
             with pytest.raises(ValueError, match="no room"):
                 copy_of(root)
-    assert equal(copy_of(root), VOC(str(root)).split("train"))
+    assert equal(copy_of(root), VOC(str(root), "train", "val").split("train"))
 
 
 def test_killed_it_goes_on_where_it_stopped(root):
@@ -178,7 +178,8 @@ import time
 from atrous.data import cache
 from atrous.data.voc import VOC
 cache.CHUNK = 2
-VOC({str(root)!r}, cache={str(root.parent / "cache")!r}).split("train").fill(lambda done, total: time.sleep(0.2))
+voc = VOC({str(root)!r}, "train", "val", cache={str(root.parent / "cache")!r})
+voc.split("train").fill(lambda done, total: time.sleep(0.2))
 """
     process = subprocess.Popen([sys.executable, "-c", slow])
     while not list(root.parent.glob("cache/voc/*.progress")):
@@ -186,10 +187,10 @@ VOC({str(root)!r}, cache={str(root.parent / "cache")!r}).split("train").fill(lam
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
-    decoded, seen = copy_of(root, fill=False), []
-    decoded.fill(lambda done, total: seen.append(done))
-    assert seen[0] > 2
-    assert equal(decoded, VOC(str(root)).split("train"))
+    decoded, decoded_after = copy_of(root, fill=False), []
+    decoded.fill(lambda done, total: decoded_after.append(done))
+    assert decoded_after[0] > 2
+    assert equal(decoded, VOC(str(root), "train", "val").split("train"))
 
 
 def test_of_two_processes_that_fill_at_once_one_does_the_work(root):
@@ -197,7 +198,7 @@ def test_of_two_processes_that_fill_at_once_one_does_the_work(root):
 import time
 from atrous.data.voc import VOC
 worked = []
-decoded = VOC({str(root)!r}, train="train", cache={str(root.parent / "cache")!r}).split("train")
+decoded = VOC({str(root)!r}, "train", "val", cache={str(root.parent / "cache")!r}).split("train")
 print("ready", flush=True)
 input()
 decoded.fill(lambda done, total: (worked.append(done), time.sleep(0.02)))
@@ -214,9 +215,9 @@ print(len(worked), decoded[19].name)
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    told = [process.communicate()[0].split() for process in pair]
-    assert sorted(told) == [["0", NAMES[19]], ["20", NAMES[19]]]
-    assert equal(copy_of(root), VOC(str(root)).split("train"))
+    outputs = [process.communicate()[0].split() for process in pair]
+    assert sorted(outputs) == [["0", NAMES[19]], ["20", NAMES[19]]]
+    assert equal(copy_of(root), VOC(str(root), "train", "val").split("train"))
 
 
 def fails_with(number: int):
@@ -228,10 +229,10 @@ def fails_with(number: int):
 
 @pytest.mark.parametrize("call", ["posix_fallocate", "pwrite", "fsync"])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_is_told_with_how_much_is_needed(root, monkeypatch, call, workers):
+def test_a_full_disk_is_reported_with_how_much_is_needed(root, monkeypatch, call, workers):
     monkeypatch.setattr(cache, "spread", partial(parallel.spread, workers=workers))
     monkeypatch.setattr(os, call, fails_with(errno.ENOSPC))
-    with pytest.raises(ValueError, match=r"^the decoded copy in .* takes 0\.0 GB, .* no room for .*data\.cache=null"):
+    with pytest.raises(ValueError, match=r"^the decoded copy in .* needs 0\.0 GB, .* no room for .*data\.cache=null"):
         copy_of(root)
 
 
@@ -249,7 +250,7 @@ def test_where_there_is_too_little_room_none_is_kept(root, monkeypatch):
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
 def test_where_no_room_can_be_set_aside_it_is_filled_all_the_same(root, monkeypatch, number):
     monkeypatch.setattr(os, "posix_fallocate", fails_with(number))
-    assert equal(copy_of(root), VOC(str(root)).split("train"))
+    assert equal(copy_of(root), VOC(str(root), "train", "val").split("train"))
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 20, None])
@@ -258,7 +259,7 @@ def test_a_torn_index_is_no_index(root, content):
     path = decoded._path("index")
     path.write_bytes(path.read_bytes()[:-3] if content is None else content)
     again = copy_of(root)
-    assert equal(again, VOC(str(root)).split("train"))
+    assert equal(again, VOC(str(root), "train", "val").split("train"))
 
 
 def test_an_unreadable_picture_stops_it_or_is_left_out(root):
@@ -269,7 +270,7 @@ def test_an_unreadable_picture_stops_it_or_is_left_out(root):
         copy_of(root, fill=False).fill(max_bad=1)
     decoded = copy_of(root, fill=False)
     decoded.fill(max_bad=2)
-    assert equal(decoded[7:], VOC(str(root)).split("train")[7:])
+    assert equal(decoded[7:], VOC(str(root), "train", "val").split("train")[7:])
     with pytest.raises(Unreadable, match=rf"{NAMES[4]}\.jpg can't be read"):
         decoded[4]
     with pytest.raises(Unreadable):
@@ -295,9 +296,10 @@ def test_on_all_cores_it_is_the_same(root, monkeypatch):
 
 def test_half_of_a_picture_is_half_as_large_in_the_copy(tmp_path):
     ARCHIVES["cityscapes"](tmp_path / "archives")
-    prepared(Cityscapes(str(tmp_path / "root")), tmp_path / "archives")
-    files = Cityscapes(str(tmp_path / "root"), size="half").split("train")
-    decoded = Cityscapes(str(tmp_path / "root"), size="half", cache=str(tmp_path / "cache")).split("train")
+    half = partial(Cityscapes, root=str(tmp_path / "root"), train="train", val="val", size="half")
+    prepared(half(), tmp_path / "archives")
+    files = half().split("train")
+    decoded = half(cache=str(tmp_path / "cache")).split("train")
     assert isinstance(decoded, Decoded)
     assert isinstance(files, Pairs)
     decoded.fill()

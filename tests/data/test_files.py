@@ -1,13 +1,17 @@
-"""How one picture and one label are read."""
+"""The base of datasets of files, and how one picture and one label are read."""
 
+import inspect
 import io
 
 import numpy as np
 import pytest
+from hydra.utils import get_object
 from PIL import Image
 
 from atrous.batch import IGNORE, LabelSpace
-from atrous.data.files import missing
+from atrous.config.override import composed
+from atrous.config.place import CONF
+from atrous.data.files import Files, Published, missing_files
 from atrous.data.image import Unreadable, Values, read_image, read_label, spans
 
 
@@ -107,8 +111,26 @@ def test_spans():
     assert spans([3]) == "3"
 
 
-def test_missing_files_are_found_in_any_folder(tmp_path):
+def test_files_are_looked_for_in_any_folder(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "a").touch()
     wanted = [tmp_path / "x" / "a", tmp_path / "x" / "b", tmp_path / "y" / "a"]
-    assert missing(wanted) == wanted[1:]
+    assert missing_files(wanted) == wanted[1:]
+
+
+def test_a_list_differs_from_the_published_one_in_its_length_or_in_its_names():
+    assert Published(2, "dd8c6a395b5dd36c56d23275028f526c").difference(["b", "a"]) is None  # printf 'a\nb\n' | md5sum
+    assert Published(2, "dd8c6a395b5dd36c56d23275028f526c").difference(["b", "c"]) is not None
+    assert Published(2).difference(["b", "c"]) is None
+    assert Published(1464).difference(["b", "a"]) == "2 pictures, 1,464 are published"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "data").glob("[!_]*.yaml")))
+def test_a_shipped_configuration_holds_each_argument_of_its_dataset(name):
+    """Only what is in a configuration can be set on the command line."""
+    node = dict(composed("config", ("experiment=shapes", f"data={name}")).data)
+    dataset = get_object(node.pop("_target_"))
+    arguments = {*inspect.signature(dataset).parameters}
+    if "files" in arguments:  # passed on to `Files`
+        arguments = arguments - {"files"} | {*inspect.signature(Files).parameters}
+    assert {*node} == arguments

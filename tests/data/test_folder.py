@@ -20,7 +20,11 @@ def label_of(k: int) -> np.ndarray:
     return label
 
 
-def write(root: Path, told: str, kind: str = "index", names: tuple[str, ...] = tuple("abcdefghij")) -> Path:
+def open_folder(root: Path) -> Folder:
+    return Folder(root=str(root), train="train", val="val", file="dataset.yaml")
+
+
+def write(root: Path, settings: str, kind: str = "index", names: tuple[str, ...] = tuple("abcdefghij")) -> Path:
     for k, name in enumerate(names):
         label = label_of(k)
         picture = np.repeat(label[..., None], 3, axis=2)
@@ -40,7 +44,7 @@ def write(root: Path, told: str, kind: str = "index", names: tuple[str, ...] = t
             Image.fromarray(values[label]).save(mask)
         else:
             Image.fromarray(label).save(mask)
-    (root / "dataset.yaml").write_text(told)
+    (root / "dataset.yaml").write_text(settings)
     return root
 
 
@@ -57,7 +61,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_label_is_read(kind, tmp_path):
-    folder = Folder(str(write(tmp_path, KINDS[kind], kind)))
+    folder = open_folder(write(tmp_path, KINDS[kind], kind))
     assert folder.labels.names == NAMES
     samples = [*folder.split("train"), *folder.split("val")]
     assert sorted(s.name for s in samples) == list("abcdefghij")
@@ -66,14 +70,14 @@ def test_each_kind_of_label_is_read(kind, tmp_path):
 
 
 def test_colours_are_also_those_of_the_pictures_drawn(tmp_path):
-    folder = Folder(str(write(tmp_path, KINDS["colour"], "colour")))
+    folder = open_folder(write(tmp_path, KINDS["colour"], "colour"))
     assert folder.labels.palette.tolist() == [list(rgb) for rgb in RGB.values()]
 
 
 def test_a_colour_that_is_nobodys_is_named_with_its_file(tmp_path):
     root = write(tmp_path, KINDS["colour"], "colour")
     Image.fromarray(np.full((6, 9, 3), (1, 2, 3), np.uint8)).save(root / "labels/a.png")
-    folder = Folder(str(root))
+    folder = open_folder(root)
     with pytest.raises(ValueError, match=r"a\.png holds the colour \[1, 2, 3\] at 54 pixels"):
         list(folder.split("train+val"))
 
@@ -81,28 +85,27 @@ def test_a_colour_that_is_nobodys_is_named_with_its_file(tmp_path):
 def test_a_fraction_is_held_out_by_the_names_alone(tmp_path):
     names = tuple(f"{k:03}" for k in range(50))
     root = write(tmp_path, "names: [soil, leaf, fruit]\nval_fraction: 0.3", names=names)
-    val = {s.name for s in Folder(str(root)).split("val")}
-    train = {s.name for s in Folder(str(root)).split("train")}
+    val = {s.name for s in open_folder(root).split("val")}
+    train = {s.name for s in open_folder(root).split("train")}
     assert len(val) == 15
     assert not val & train
     assert val | train == set(names)
     write(root, "names: [soil, leaf, fruit]\nval_fraction: 0.3", names=(*names, "x", "y"))
-    assert len(val - {s.name for s in Folder(str(root)).split("val")}) <= 2  # two more move at most two
+    assert len(val - {s.name for s in open_folder(root).split("val")}) <= 2  # two more move at most two
 
 
 def test_folders_of_splits_are_found_by_themselves(tmp_path):
     write(tmp_path, "names: [soil, leaf, fruit]", names=("train/a", "train/deep/b", "val/a"))
-    folder = Folder(str(tmp_path))
+    folder = open_folder(tmp_path)
     assert [s.name for s in folder.split("train")] == ["train/a", "train/deep/b"]
     assert [s.name for s in folder.split("val")] == ["val/a"]
 
 
 def test_lists_are_followed_with_suffixes_or_without(tmp_path):
-    told = "names: [soil, leaf, fruit]\nsplits: {train: lists/t.txt, val: v.txt}"
-    write(tmp_path, told)
+    write(tmp_path, "names: [soil, leaf, fruit]\nsplits: {train: lists/t.txt, val: v.txt}")
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists/t.txt").write_text("c.jpg\na\n\n")
-    folder = Folder(str(tmp_path))
+    folder = open_folder(tmp_path)
     assert [s.name for s in folder.split("train")] == ["c", "a"]
     with pytest.raises(FileNotFoundError, match=r"no .*v\.txt, which .* names as the split val"):
         folder.split("val")
@@ -115,25 +118,25 @@ def test_other_folders_may_be_named(tmp_path):
     write(tmp_path, "names: [soil, leaf, fruit]\nimages: photos\nlabels: masks")
     (tmp_path / "images").rename(tmp_path / "photos")
     (tmp_path / "labels").rename(tmp_path / "masks")
-    assert len(Folder(str(tmp_path)).split("train+val")) == 10
+    assert len(open_folder(tmp_path).split("train+val")) == 10
 
 
 def test_pictures_without_a_label_are_counted_and_named(tmp_path):
     root = write(tmp_path, "names: [soil, leaf, fruit]")
     (root / "labels/c.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of the 10 files .*labels are missing, the first is c\.png"):
-        Folder(str(root)).split("train+val")
+        open_folder(root).split("train+val")
 
 
 def test_two_pictures_of_one_name_are_refused(tmp_path):
     root = write(tmp_path, "names: [soil, leaf, fruit]")
     Image.fromarray(np.zeros((6, 9, 3), np.uint8)).save(root / "images/a.png")
     with pytest.raises(ValueError, match=r"a\.jpg and .*a\.png have one name"):
-        Folder(str(root)).split("train")
+        open_folder(root).split("train")
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("settings", "message"),
     [
         ("names: []", "must hold the names of the classes"),
         ("- a\n- b", "must hold the names of the classes"),
@@ -149,18 +152,18 @@ def test_two_pictures_of_one_name_are_refused(tmp_path):
         ("names: [a]\nignore: void", "`ignore` is a value, a colour"),
     ],
 )
-def test_a_yaml_file_that_cant_be_meant_is_refused(told, message, tmp_path):
-    (tmp_path / "dataset.yaml").write_text(told)
+def test_a_yaml_file_that_cant_be_meant_is_refused(settings, message, tmp_path):
+    (tmp_path / "dataset.yaml").write_text(settings)
     with pytest.raises(ValueError, match=message):
-        Folder(str(tmp_path))
+        open_folder(tmp_path)
 
 
 def test_a_missing_yaml_file_says_what_it_must_hold(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"dataset\.yaml: data\.root=… names the folder.*\n.*names: \["):
-        Folder(str(tmp_path))
+        open_folder(tmp_path)
 
 
 def test_a_label_in_colours_without_colours_says_what_is_wanted(tmp_path):
     root = write(tmp_path, "names: [soil, leaf, fruit]", "colour")
     with pytest.raises(ValueError, match="stores RGB, where class indices are wanted"):
-        list(Folder(str(root)).split("train+val"))
+        list(open_folder(root).split("train+val"))

@@ -39,7 +39,7 @@ def official(dataset: Files, tmp_path: Path) -> Files:
 
 @pytest.fixture
 def voc(tmp_path):
-    return official(VOC(root=str(tmp_path / "root")), tmp_path)
+    return official(VOC(str(tmp_path / "root"), "trainaug", "val"), tmp_path)
 
 
 def test_trainaug_is_vocs_train_and_all_of_sbd_but_vocs_val(voc):
@@ -85,7 +85,7 @@ def test_the_md5_of_a_list_is_that_of_its_sorted_ids_a_line_each():
 
 @pytest.mark.parametrize("classes", [60, 59])
 def test_context_maps_its_raw_labels_and_knows_both_protocols(classes, tmp_path):
-    context = official(Context(root=str(tmp_path / "root"), classes=classes), tmp_path)
+    context = official(Context(root=str(tmp_path / "root"), train="train", val="val", classes=classes), tmp_path)
     assert len(context.labels) == classes
     for split, names in (("train", TRAIN), ("val", VAL)):
         assert [s.name for s in context.split(split)] == list(names)
@@ -105,16 +105,16 @@ def test_contexts_mapping_is_the_published_one():
         *(158, 159, 162, 187, 189, 207, 220, 232, 258, 259, 260, 284, 295, 296, 308, 324, 326, 347, 349, 354, 355),
         *(360, 366, 368, 397, 415, 416, 420, 424, 427, 440, 445, 454, 458),
     ]
-    words = {"bedcloth": "bedclothes", "clothes": "cloth", "diningtable": "table"}
-    assert [raw for _, raw in sorted((words.get(name, name), raw) for raw, name in RAW.items())] == published
-    assert list(RAW.values())[:20] == list(VOC().labels.names[1:])  # VOC's own come first, in VOC's order
+    renamed = {"bedcloth": "bedclothes", "clothes": "cloth", "diningtable": "table"}
+    assert [raw for _, raw in sorted((renamed.get(name, name), raw) for raw, name in RAW.items())] == published
+    assert list(RAW.values())[:20] == list(VOC.labels.names[1:])  # VOC's own come first, in VOC's order
 
 
 # ---------------------------------------------------------------- PASCAL-Person-Part
 
 
 def test_person_part_takes_the_people_and_lets_later_parts_cover_earlier_ones(tmp_path):
-    parts = official(PersonPart(root=str(tmp_path / "root")), tmp_path)
+    parts = official(PersonPart(str(tmp_path / "root"), "train", "val"), tmp_path)
     assert parts.labels.names == (
         "background",
         "head",
@@ -137,9 +137,13 @@ def test_person_part_takes_the_people_and_lets_later_parts_cover_earlier_ones(tm
 # ---------------------------------------------------------------- Cityscapes
 
 
+def open_cityscapes(root: Path, size: str = "full") -> Cityscapes:
+    return Cityscapes(root=str(root), train="train+train_extra", val="val", size=size)
+
+
 @pytest.fixture
 def cityscapes(tmp_path):
-    return official(Cityscapes(root=str(tmp_path / "root"), train="train+train_extra"), tmp_path)
+    return official(open_cityscapes(tmp_path / "root"), tmp_path)
 
 
 def test_cityscapes_ids_are_mapped_on_the_fly(cityscapes):
@@ -161,8 +165,10 @@ def test_a_value_that_is_no_id_of_cityscapes_never_gets_through(cityscapes):
     label = cityscapes_ids(frame)
     label[3, 3:5] = 34
     Image.fromarray(label).save(path)
-    told = r"labelIds\.png holds the label 34 at 2 pixels: allowed are 7 to 8, 11 to 13, 17, 19 to 28, 31 to 33 \(road"
-    with pytest.raises(ValueError, match=told):
+    message = (
+        r"labelIds\.png holds the label 34 at 2 pixels: allowed are 7 to 8, 11 to 13, 17, 19 to 28, 31 to 33 \(road"
+    )
+    with pytest.raises(ValueError, match=message):
         cityscapes.split("val")[0]
 
 
@@ -173,7 +179,7 @@ def test_the_coarse_labels_join_the_fine_ones_where_asked_for(cityscapes):
 
 
 def test_half_size_shrinks_picture_and_label_alike(cityscapes):
-    half = Cityscapes(root=str(cityscapes.root), size="half")
+    half = open_cityscapes(cityscapes.root, "half")
     for full, small in zip(cityscapes.split("train"), half.split("train")):
         height, width = full.label.shape
         assert small.label.shape == small.image.shape[:2] == (height // 2, width // 2)
@@ -181,14 +187,14 @@ def test_half_size_shrinks_picture_and_label_alike(cityscapes):
         assert abs(small.image - mean).max() <= 0.5
         np.testing.assert_array_equal(small.label, full.label[1::2, 1::2])
     with pytest.raises(ValueError, match=r"`data\.size` must be full or half"):
-        Cityscapes(size="quarter")
+        open_cityscapes(cityscapes.root, "quarter")
 
 
 # ---------------------------------------------------------------- COCO
 
 
 def test_coco_paints_vocs_things_small_over_large_and_crowds_void(tmp_path):
-    coco = official(COCO(root=str(tmp_path / "root")), tmp_path)
+    coco = official(COCO(str(tmp_path / "root"), "train2017", "val2017"), tmp_path)
     train, val = coco.split("train2017"), coco.split("val2017")
     assert [s.name for s in train] == ["000000000001"]  # the other shows a kite alone
     assert [s.name for s in val] == ["000000000003"]
@@ -206,7 +212,7 @@ def test_coco_paints_vocs_things_small_over_large_and_crowds_void(tmp_path):
 
 
 def test_camvid_reads_segnets_repository_as_it_is(tmp_path):
-    camvid = official(CamVid(root=str(tmp_path / "root")), tmp_path)
+    camvid = official(CamVid(str(tmp_path / "root"), "train", "val"), tmp_path)
     for split, names in (("train", TRAIN), ("val", VAL), ("test", VAL[:1])):
         assert [s.name for s in camvid.split(split)] == list(names)
         for s in camvid.split(split):

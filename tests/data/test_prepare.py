@@ -17,16 +17,17 @@ import pytest
 from miniature import ARCHIVES, TRAIN, VAL, context_json, pack, prepared, silent
 
 from atrous.data import camvid, cityscapes, coco, context, person_part, voc
+from atrous.data.archive import fetch
 from atrous.data.files import Files
-from atrous.data.prepare import Convert, Lists, Source, Unpack, alone, fetch
+from atrous.data.prepare import Archives, Convert, Lists, Unpack, preparing
 
 DATASETS: dict[str, Callable[..., Files]] = {
-    "voc": voc.VOC,
-    "context": context.Context,
-    "person_part": person_part.PersonPart,
-    "cityscapes": partial(cityscapes.Cityscapes, train="train+train_extra"),
-    "coco": coco.COCO,
-    "camvid": camvid.CamVid,
+    "voc": partial(voc.VOC, train="trainaug", val="val"),
+    "context": partial(context.Context, train="train", val="val", classes=60),
+    "person_part": partial(person_part.PersonPart, train="train", val="val"),
+    "cityscapes": partial(cityscapes.Cityscapes, train="train+train_extra", val="val", size="full"),
+    "coco": partial(coco.COCO, train="train2017", val="val2017"),
+    "camvid": partial(camvid.CamVid, train="train", val="val"),
 }
 
 
@@ -79,7 +80,7 @@ def test_broken_off_anywhere_and_repeated_it_ends_as_the_unbroken_one(name, tmp_
 
 def test_killed_it_goes_on_with_what_is_missing(tmp_path):
     ARCHIVES["voc"](tmp_path / "archives")
-    prepared(voc.VOC(root=str(tmp_path / "whole")), tmp_path / "archives")
+    prepared(DATASETS["voc"](root=str(tmp_path / "whole")), tmp_path / "archives")
     root = tmp_path / "killed"
     slow = f"""
 import time
@@ -87,16 +88,19 @@ from collections.abc import Callable
 from pathlib import Path
 from atrous.data.voc import VOC
 from miniature import prepared
-prepared(VOC(root={str(root)!r}), Path({str(tmp_path / "archives")!r}), lambda done, total: time.sleep(0.05))
+voc = VOC({str(root)!r}, "trainaug", "val")
+prepared(voc, Path({str(tmp_path / "archives")!r}), lambda done, total: time.sleep(0.05))
 """
-    process = subprocess.Popen([sys.executable, "-c", slow], env={**os.environ, "PYTHONPATH": "tests"})
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
     while not list(root.rglob("SegmentationClassAug/*.png")):
         time.sleep(0.01)
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (root / "ImageSets/SegmentationAug/trainaug.txt").exists()
-    prepared(voc.VOC(root=str(root)), tmp_path / "archives")
+    prepared(DATASETS["voc"](root=str(root)), tmp_path / "archives")
     assert tree(root) == tree(tmp_path / "whole")
 
 
@@ -106,50 +110,50 @@ def test_a_tree_that_the_user_unpacked_needs_no_archive(tmp_path):
     for name in ("VOCtrainval_11-May-2012.tar", "benchmark.tgz"):
         subprocess.run(["tar", "xf", tmp_path / "archives" / name, "-C", tmp_path], check=True)
     (tmp_path / "benchmark_RELEASE/dataset/cls").rename(root / "cls")
-    prepared(voc.VOC(root=str(root)), tmp_path / "nowhere")
+    prepared(DATASETS["voc"](root=str(root)), tmp_path / "nowhere")
     assert (root / "ImageSets/SegmentationAug/trainaug.txt").exists()
 
 
 def test_a_missing_archive_says_what_it_is_where_it_is_wanted_and_how_to_get_it(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
-        prepared(voc.VOC(root=str(tmp_path / "root")), tmp_path / "archives")
-    for words in (f"VOCtrainval_11-May-2012.tar in {tmp_path}/archives", "2 GB", "archives=", "download=true"):
-        assert words in str(caught.value)
+        prepared(DATASETS["voc"](root=str(tmp_path / "root")), tmp_path / "archives")
+    for part in (f"VOCtrainval_11-May-2012.tar in {tmp_path}/archives", "2 GB", "archives=", "download=true"):
+        assert part in str(caught.value)
     with pytest.raises(FileNotFoundError) as caught:
-        prepared(cityscapes.Cityscapes(root=str(tmp_path / "root")), tmp_path / "archives")
-    told = str(caught.value)
-    assert "log in" in told
-    assert "gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png" in told
-    assert "download" not in told.splitlines()[-1]  # nobody may fetch it without a login
-    assert len(told.splitlines()) <= 6
+        prepared(DATASETS["cityscapes"](root=str(tmp_path / "root")), tmp_path / "archives")
+    message = str(caught.value)
+    assert "need a login" in message
+    assert "gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png" in message
+    assert "download" not in message.splitlines()[-1]  # which needs the login
+    assert len(message.splitlines()) <= 6
 
 
 def test_voc_alone_is_ready_where_sbd_is_missing(tmp_path):
     ARCHIVES["voc"](tmp_path / "archives")
     (tmp_path / "archives/benchmark.tgz").unlink()
-    dataset = voc.VOC(root=str(tmp_path / "root"), train="train")
+    dataset = DATASETS["voc"](root=str(tmp_path / "root"), train="train")
     with pytest.raises(FileNotFoundError, match=r"benchmark\.tgz[\s\S]*data\.train=train"):
         prepared(dataset, tmp_path / "archives")
     assert [s.name for s in dataset.split("train")] == list(TRAIN)
 
 
-def test_two_datasets_with_archives_of_one_name_are_told_apart_by_what_is_inside(tmp_path):
+def test_archives_of_one_name_are_distinguished_by_their_files(tmp_path):
     ARCHIVES["person_part"](tmp_path / "archives")
     with pytest.raises(FileNotFoundError, match=r"no pascal-context\.tar\.gz"):
-        prepared(context.Context(root=str(tmp_path / "root")), tmp_path / "archives")
+        prepared(DATASETS["context"](root=str(tmp_path / "root")), tmp_path / "archives")
 
 
 # ---------------------------------------------------------------- the steps by themselves
 
 
 def unpack(root: Path, **more) -> Unpack:
-    return Unpack("a", root, ("a.tar.gz", "b.tar.gz"), told="An archive.", strip="top/", **more)
+    return Unpack("a", root, ("a.tar.gz", "b.tar.gz"), source="An archive.", strip="top/", **more)
 
 
 def test_only_what_is_wanted_is_unpacked_and_nothing_outside(tmp_path):
     files = {"top/in/x": b"1", "top/out/y": b"2", "else/in/z": b"3", "top/in/../../../evil": b"4", "top/in/._x": b"5"}
     pack(tmp_path / "a.tar.gz", {"/top/in/absolute": b"6", **files})
-    unpack(tmp_path / "root", keep=("in/",), gives=("in",)).run(Source(tmp_path), silent)
+    unpack(tmp_path / "root", keep=("in/",), gives=("in",)).run(Archives(tmp_path), silent)
     assert {name for name in tree(tmp_path / "root") if not name.startswith(".prepared")} == {"in/x"}
     assert not (tmp_path / "evil").exists()
 
@@ -160,27 +164,27 @@ def test_an_archive_that_ends_early_is_named_and_what_came_out_is_whole(tmp_path
     (tmp_path / "a.tar.gz").write_bytes(whole[: len(whole) // 2])
     step = unpack(tmp_path / "root", gives=("19",))
     with pytest.raises(ValueError, match=r"a\.tar\.gz can't be unpacked .* is it whole"):
-        step.run(Source(tmp_path), silent)
+        step.run(Archives(tmp_path), silent)
     assert not step.done()
     assert {path.stat().st_size for path in (tmp_path / "root").glob("[0-9]*")} == {5000}
     (tmp_path / "a.tar.gz").write_bytes(whole)
-    step.run(Source(tmp_path), silent)
+    step.run(Archives(tmp_path), silent)
     assert step.done()
 
 
 def test_an_archive_of_something_else_is_refused(tmp_path):
     pack(tmp_path / "a.tar.gz", {"top/other": b""})
-    with pytest.raises(ValueError, match=r"holds no top/in: it is not what is wanted.\nAn archive"):
-        unpack(tmp_path / "root", gives=("in",)).run(Source(tmp_path), silent)
+    with pytest.raises(ValueError, match=r"holds no top/in: it is the wrong archive.\nAn archive"):
+        unpack(tmp_path / "root", gives=("in",)).run(Archives(tmp_path), silent)
 
 
 def test_a_checksum_that_differs_is_refused_unless_it_is_not_asked_for(tmp_path):
     pack(tmp_path / "a.tar.gz", {"top/x": b""})
     step = unpack(tmp_path / "root", md5="0" * 32, gives=("x",))
-    with pytest.raises(ValueError, match=r"a\.tar\.gz is not whole, or not what was published .*checksum=false"):
-        step.run(Source(tmp_path), silent)
+    with pytest.raises(ValueError, match=r"a\.tar\.gz is incomplete, or not the published archive .*checksum=false"):
+        step.run(Archives(tmp_path), silent)
     assert not (tmp_path / "root").exists()
-    step.run(Source(tmp_path, checksum=False), silent)
+    step.run(Archives(tmp_path, checksum=False), silent)
     assert step.done()
 
 
@@ -195,11 +199,11 @@ def test_conversion_on_all_cores_makes_what_is_missing_and_only_that(tmp_path):
     step = Convert("c", tmp_path / "stamp", lambda: jobs, twice)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/20").write_bytes(b"mine")
-    seen = []
-    step.run(Source(tmp_path), lambda done, total: seen.append((done, total)))
+    reports = []
+    step.run(Archives(tmp_path), lambda done, total: reports.append((done, total)))
     assert (tmp_path / "out/20").read_bytes() == b"mine"
     assert all(path.read_bytes() == twice(i) for path, i in jobs.items() if i != 20)
-    assert seen[-1] == (46, 46)
+    assert reports[-1] == (46, 46)
     assert step.done()
 
 
@@ -207,28 +211,28 @@ def test_a_source_that_cant_be_converted_ends_it_by_name_and_is_tried_again(tmp_
     jobs = {tmp_path / f"out/{i}": i for i in range(40)}
     step = Convert("c", tmp_path / "stamp", lambda: jobs, twice)
     with pytest.raises(ValueError, match="13 is bad luck"):
-        step.run(Source(tmp_path), silent)
+        step.run(Archives(tmp_path), silent)
     assert not step.done()
 
 
 def test_lists_are_sorted_and_follow_the_files(tmp_path):
     names = ["b", "a"]
     step = Lists("l", {tmp_path / "lists/x.txt": lambda: names})
-    step.run(Source(tmp_path), silent)
+    step.run(Archives(tmp_path), silent)
     names.append("0")
     assert not step.done()
-    assert step.run(Source(tmp_path), silent) == "x 3"
+    assert step.run(Archives(tmp_path), silent) == "x 3"
     assert (tmp_path / "lists/x.txt").read_text() == "0\na\nb\n"
 
 
 def test_only_one_process_prepares_a_root(tmp_path):
     with (
-        alone(tmp_path / "root"),
+        preparing(tmp_path / "root"),
         pytest.raises(ValueError, match="another process is preparing"),
-        alone(tmp_path / "root"),
+        preparing(tmp_path / "root"),
     ):
         pass
-    with alone(tmp_path / "root"):
+    with preparing(tmp_path / "root"):
         pass
 
 
@@ -272,9 +276,9 @@ def url():
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_download_that_broke_off_goes_on(url, ranges, tmp_path):
+def test_a_download_that_was_interrupted_continues(url, ranges, tmp_path):
     Server.breaks_at = 1 << 20
-    with pytest.raises(ValueError, match="goes on where it stopped"):
+    with pytest.raises(ValueError, match="continues the download"):
         fetch(url, tmp_path / "a", silent)
     assert not (tmp_path / "a").exists()
     Server.breaks_at, Server.ranges = None, ranges
@@ -284,28 +288,28 @@ def test_a_download_that_broke_off_goes_on(url, ranges, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_download_that_broke_off_at_its_very_end_is_whole(url, tmp_path):
+def test_a_download_that_was_interrupted_at_its_very_end_is_whole(url, tmp_path):
     (tmp_path / "a.download").write_bytes(CONTENT)
     fetch(url, tmp_path / "a", silent)
     assert (tmp_path / "a").read_bytes() == CONTENT
 
 
-def test_nothing_is_fetched_unless_asked_for(url, tmp_path):
+def test_nothing_is_downloaded_unless_asked_for(url, tmp_path):
     step = unpack(tmp_path / "root", url=url)
     with pytest.raises(FileNotFoundError, match="download=true"):
-        step.run(Source(tmp_path / "archives"), silent)
+        step.run(Archives(tmp_path / "archives"), silent)
     assert Server.asked == []
 
 
 def test_a_download_is_checked_before_it_is_unpacked(url, tmp_path):
     step = unpack(tmp_path / "root", url=url, md5="0" * 32)
-    with pytest.raises(ValueError, match="not whole, or not what was published"):
-        step.run(Source(tmp_path / "archives", download=True), silent)
+    with pytest.raises(ValueError, match="incomplete, or not the published archive"):
+        step.run(Archives(tmp_path / "archives", download=True), silent)
     assert not (tmp_path / "root").exists()
 
 
-def test_a_server_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(ValueError, match=r"http://127\.0\.0\.1:9/x could not be fetched"):
+def test_a_server_that_does_not_answer_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"http://127\.0\.0\.1:9/x can't be downloaded"):
         fetch("http://127.0.0.1:9/x", tmp_path / "x", silent)
 
 
@@ -314,10 +318,10 @@ def test_a_server_that_is_not_there_is_told(tmp_path):
 
 def test_both_forms_of_pascal_context_give_the_same_labels(tmp_path):
     ARCHIVES["context"](tmp_path / "archives")
-    of_mat = prepared(context.Context(root=str(tmp_path / "mat")), tmp_path / "archives")
+    of_mat = prepared(DATASETS["context"](root=str(tmp_path / "mat")), tmp_path / "archives")
     (tmp_path / "archives/trainval.tar.gz").unlink()
     context_json(tmp_path / "json/trainval_merged.json")
-    of_json = prepared(context.Context(root=str(tmp_path / "json")), tmp_path / "archives")
+    of_json = prepared(DATASETS["context"](root=str(tmp_path / "json")), tmp_path / "archives")
     for split in ("train", "val"):
         one, other = of_mat.split(split), of_json.split(split)
         assert [s.name for s in one] == [s.name for s in other] == list(TRAIN if split == "train" else VAL)

@@ -1,5 +1,4 @@
-"""Archives for the benchmarks' servers: what is in them, what is refused, and what the benchmarks' own rules make of
-them."""
+"""Archives for the servers of benchmarks: their files, what is refused, and the scores by the benchmarks' own rules."""
 
 import io
 import re
@@ -18,13 +17,14 @@ from miniature import FRAMES, SIZES, cityscapes_archives, encoded, grey, pack, p
 from PIL import Image
 
 from atrous.batch import IGNORE, voc_palette
-from atrous.data import submission
+from atrous.data import parallel
 from atrous.data.camvid import CamVid
 from atrous.data.cityscapes import CLASSES, Cityscapes
 from atrous.data.files import Files
-from atrous.data.parallel import cores
-from atrous.data.submission import Form, Member, check_archive, look, sizes, write_archive
+from atrous.data.submission import Form, write_archive
+from atrous.data.submission_check import PackedPrediction, check_archive, check_prediction, picture_sizes
 from atrous.data.voc import VOC
+from atrous.machine import cores
 from atrous.metric.confusion import Scores, confusion
 
 TEST = tuple(f"2008_{k:06}" for k in range(7))
@@ -39,7 +39,11 @@ def voc(tmp_path) -> VOC:
     write_voc(root, {"train": ("2007_000001",), "test": TEST})
     for name in TEST:
         (root / "SegmentationClass" / f"{name}.png").unlink()
-    return VOC(root=str(root))
+    return VOC(str(root), "train", "test")
+
+
+def open_cityscapes(root: Path, size: str = "full") -> Cityscapes:
+    return Cityscapes(root=str(root), train="train", val="val", size=size)
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ def cityscapes(tmp_path) -> Cityscapes:
         for frame in TEST_FRAMES:
             image = encoded(Image.fromarray(np.zeros((24, 36, 3), np.uint8)), "png")
             archive.writestr(f"leftImg8bit/test/{frame.split('_')[0]}/{frame}_leftImg8bit.png", image)
-    dataset = Cityscapes(root=str(tmp_path / "root"))
+    dataset = open_cityscapes(tmp_path / "root")
     prepared(dataset, tmp_path / "archives")
     return dataset
 
@@ -65,13 +69,13 @@ def predictions(dataset: Files, split: str = "test") -> dict[str, np.ndarray]:
 
 
 def wanted(dataset: Files, split: str = "test") -> dict[str, tuple[int, int]]:
-    return sizes(dataset.unlabelled(split).pairs)
+    return picture_sizes(dataset.unlabelled(split).pairs)
 
 
 def archive_of(dataset: Files, path: Path, split: str = "test") -> Path:
     form = dataset.form(split, 6)
-    found = predictions(dataset, split)
-    write_archive(path, form, found, lambda name: form.encode(found[name]))
+    guesses = predictions(dataset, split)
+    write_archive(path, form, guesses, lambda name: form.encode(guesses[name]))
     return path
 
 
@@ -128,8 +132,8 @@ def test_the_same_predictions_give_the_same_bytes_and_tell_of_nobody(end, voc, c
     first = archive_of(dataset, tmp_path / f"one.{end}").read_bytes()
     form = dataset.form("test", 6)
     monkeypatch.setattr("time.time", lambda: 2e9)
-    found = predictions(dataset)
-    write_archive(tmp_path / f"other.{end}", form, reversed(found), lambda name: form.encode(found[name]))
+    guesses = predictions(dataset)
+    write_archive(tmp_path / f"other.{end}", form, reversed(guesses), lambda name: form.encode(guesses[name]))
     assert (tmp_path / f"other.{end}").read_bytes() == first
     if end == "tgz":
         with tarfile.open(tmp_path / "one.tgz") as tar:
@@ -138,7 +142,7 @@ def test_the_same_predictions_give_the_same_bytes_and_tell_of_nobody(end, voc, c
 
 def test_a_dataset_without_a_server_says_so():
     with pytest.raises(ValueError, match="camvid has no server that takes predictions: data=voc and data=cityscapes"):
-        CamVid().form("test", 6)
+        CamVid("data/camvid", "train", "val").form("test", 6)
 
 
 # ---- the test split -------------------------------------------------------------------------------------------------
@@ -146,7 +150,7 @@ def test_the_pictures_of_a_test_split_need_no_labels(voc, cityscapes):
     assert [pair.name for pair in voc.unlabelled("test").pairs] == list(TEST)
     assert [pair.name for pair in cityscapes.unlabelled("test").pairs] == list(TEST_FRAMES)
     assert set(wanted(cityscapes).values()) == {(24, 36)}
-    assert set(wanted(Cityscapes(str(cityscapes.root), size="half")).values()) == {(24, 36)}
+    assert set(wanted(open_cityscapes(cityscapes.root, "half")).values()) == {(24, 36)}
 
 
 def test_a_missing_test_list_or_picture_says_which_archive_has_it(voc):
@@ -169,11 +173,11 @@ def test_a_broken_picture_is_named_before_anything_is_compared_with_it(voc):
 
 def test_missing_test_pictures_of_cityscapes_say_how_to_unpack_them(tmp_path):
     cityscapes_archives(tmp_path / "archives")
-    dataset = prepared(Cityscapes(root=str(tmp_path / "root")), tmp_path / "archives")
+    dataset = prepared(open_cityscapes(tmp_path / "root"), tmp_path / "archives")
     with pytest.raises(FileNotFoundError, match=r"no .*leftImg8bit/test\.\n(.|\n)*ARGS=again=true"):
         dataset.unlabelled("test")
     with pytest.raises(FileNotFoundError, match=r"no cityscapes at .*elsewhere"):
-        Cityscapes(root=str(tmp_path / "elsewhere")).unlabelled("test")
+        open_cityscapes(tmp_path / "elsewhere").unlabelled("test")
 
 
 # ---- what is right --------------------------------------------------------------------------------------------------
@@ -226,7 +230,7 @@ def with_value(value: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
 
 WHOLE = palette(np.zeros(SHAPE))
 WRONG: dict[str, tuple[Change, str]] = {
-    "missing": (lambda files: files.pop(FIRST), f"{FIRST} is missing: every picture of test wants its prediction"),
+    "missing": (lambda files: files.pop(FIRST), f"{FIRST} is missing: every picture of test needs a prediction"),
     "extra": (put(f"{FOLDER}/2007_000001.png", WHOLE), "2007_000001.png is of no picture of test: leave it out"),
     "hidden": (put(f"{FOLDER}/._{TEST[0]}.png", b""), f"._{TEST[0]}.png is of no picture of test: leave it out"),
     "no png": (put(f"{FOLDER}/notes.txt", b""), "notes.txt is of no picture of test: leave it out"),
@@ -236,11 +240,11 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "wrong folder": (
         lambda files: files.update({FIRST.replace("comp6", "comp5"): files.pop(FIRST)}),
-        f"comp5_test_cls/{TEST[0]}.png is not where it is looked for: {FIRST}",
+        f"comp5_test_cls/{TEST[0]}.png is in the wrong place: the server looks for {FIRST}",
     ),
     "no folder": (
         lambda files: files.update({f"{TEST[0]}.png": files.pop(FIRST)}),
-        f"{TEST[0]}.png is not where it is looked for: {FIRST}",
+        f"{TEST[0]}.png is in the wrong place: the server looks for {FIRST}",
     ),
     "two for one": (
         put(f"other/{TEST[0]}.png", WHOLE),
@@ -258,10 +262,10 @@ WRONG: dict[str, tuple[Change, str]] = {
         put(FIRST, encoded(Image.fromarray(np.zeros(SHAPE, bool)), "png")),
         f"{FIRST} stores 1-bit grey: store each",
     ),
-    "21": (put(FIRST, palette(with_value(21))), f"{FIRST} holds 21 at 3 pixels: every pixel wants a class, 0 to 20"),
+    "21": (put(FIRST, palette(with_value(21))), f"{FIRST} holds 21 at 3 pixels: every pixel needs a class, 0 to 20"),
     "void": (
         put(FIRST, palette(with_value(IGNORE))),
-        f"{FIRST} holds 255 at 3 pixels: every pixel wants a class, 0 to",
+        f"{FIRST} holds 255 at 3 pixels: every pixel needs a class, 0 to",
     ),
     "a JPEG": (put(FIRST, picture(TEST[0])), f"{FIRST} is not a whole PNG: write it again"),
     "cut": (put(FIRST, WHOLE[: len(WHOLE) // 2]), f"{FIRST} is not a whole PNG: write it again"),
@@ -272,10 +276,10 @@ WRONG: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_file_is_refused_by_its_name(name, voc, tmp_path):
-    change, told = WRONG[name]
+    change, message = WRONG[name]
     files = contents(archive_of(voc, tmp_path / "a.tgz"))
     change(files)
-    with pytest.raises(ValueError, match=re.escape(told)) as caught:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
         check(voc, pack(tmp_path / "b.tgz", files))
     assert str(caught.value).startswith(f"{tmp_path}/b.tgz is not what PASCAL's evaluation server takes: ")
     assert "Traceback" not in str(caught.value)
@@ -316,8 +320,8 @@ def test_all_are_counted_five_are_named_and_each_kind_is_among_them(voc, tmp_pat
     assert lines[-1] == "  … and 1 more: 1 missing"
 
 
-def test_train_ids_are_told_from_label_ids(cityscapes, tmp_path):
-    def told(label: np.ndarray) -> str:
+def test_train_ids_are_recognised(cityscapes, tmp_path):
+    def refusal(label: np.ndarray) -> str:
         files = contents(archive_of(cityscapes, tmp_path / "a.zip"))
         files[f"{TEST_FRAMES[0]}_pred_labelIds.png"] = grey(label)
         with pytest.raises(ValueError, match="takes: 1 problem\n") as caught:
@@ -327,13 +331,13 @@ def test_train_ids_are_told_from_label_ids(cityscapes, tmp_path):
     train_ids = np.arange(24 * 36).reshape(24, 36).astype(np.uint8) % 19
     wrong = "0 to 6, 9 to 10, 14 to 16, 18"
     expected = "these look like train ids (0 to 18); wanted are label ids, 7 for road to 33 for bicycle"
-    assert f"berlin_000000_000019_pred_labelIds.png holds {wrong} at " in told(train_ids)
-    assert expected in told(train_ids)
-    assert expected in told(np.where(train_ids == 3, 255, train_ids).astype(np.uint8))
+    assert f"berlin_000000_000019_pred_labelIds.png holds {wrong} at " in refusal(train_ids)
+    assert expected in refusal(train_ids)
+    assert expected in refusal(np.where(train_ids == 3, 255, train_ids).astype(np.uint8))
     for unlike in (34, 9, 255):  # beside a class that no train id is
         label = np.full((24, 36), 33, np.uint8)
         label[0, 0] = unlike
-        assert f"holds {unlike} at 1 pixel: every pixel wants a class, 7 to 8, 11 to 13, 17, 19" in told(label)
+        assert f"holds {unlike} at 1 pixel: every pixel needs a class, 7 to 8, 11 to 13, 17, 19" in refusal(label)
 
 
 @pytest.mark.parametrize("name", ["results.txt", "a.zip", "half.tgz"])
@@ -341,48 +345,48 @@ def test_what_is_no_tar_is_no_archive_for_voc(name, voc, cityscapes, tmp_path):
     path = tmp_path / name
     if name == "results.txt":
         path.write_text("no archive")
-        told = r"results\.txt is neither a tar nor a zip, or not whole: PASCAL's evaluation server takes a \.tgz"
+        message = r"results\.txt is neither a tar nor a zip, or not whole: PASCAL's evaluation server takes a \.tgz"
     elif name == "a.zip":
         pack(path, contents(archive_of(voc, tmp_path / "a.tgz")))
-        told = r"a\.zip is a zip: PASCAL's evaluation server takes a \.tgz"
+        message = r"a\.zip is a zip: PASCAL's evaluation server takes a \.tgz"
     else:
         whole = archive_of(voc, tmp_path / "a.tgz").read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
-        told = r"half\.tgz can't be unpacked"
-    with pytest.raises(ValueError, match=told):
+        message = r"half\.tgz can't be unpacked"
+    with pytest.raises(ValueError, match=message):
         check(voc, path)
 
 
 def test_what_is_no_zip_is_no_archive_for_cityscapes(voc, cityscapes, tmp_path):
     with pytest.raises(ValueError, match=r"a\.tgz is a tar: Cityscapes' evaluation server takes a zip"):
         check(cityscapes, archive_of(voc, tmp_path / "a.tgz"))
-    with pytest.raises(ValueError, match=r"there is no file .*b\.zip: an archive \.zip is wanted"):
+    with pytest.raises(ValueError, match=r"there is no file .*b\.zip: it must be a \.zip archive"):
         check(cityscapes, tmp_path / "b.zip")
 
 
-def test_many_threads_find_what_one_does(voc, tmp_path, monkeypatch):
+def test_many_threads_find_the_same_as_one(voc, tmp_path, monkeypatch):
     files = contents(archive_of(voc, tmp_path / "a.tgz"))
     for name in ("size", "extra", "wrong folder"):
         WRONG[name][0](files)
     files[SECOND] = palette(with_value(IGNORE, SIZES[0]))
-    path, told = pack(tmp_path / "b.tgz", files), []
+    path, refusals = pack(tmp_path / "b.tgz", files), []
     for threads in (1, 5):
-        monkeypatch.setattr(submission, "cores", lambda n=threads: n)
+        monkeypatch.setattr(parallel, "cores", lambda n=threads: n)
         with pytest.raises(ValueError, match="problems") as caught:
             check(voc, path)
-        told.append(str(caught.value))
-    assert told[0] == told[1]
-    assert f"{SECOND} holds 255" in told[0]
+        refusals.append(str(caught.value))
+    assert refusals[0] == refusals[1]
+    assert f"{SECOND} holds 255" in refusals[0]
 
 
 def garbage(content: bytes, rng: np.random.Generator) -> bytes:
     """With bits turned, most of them in what comes before the pixels, or cut, its end kept."""
-    found = bytearray(content)
-    for place in rng.integers(0, len(found) if rng.random() < 0.3 else 60, rng.integers(1, 4)):
-        found[place] ^= 1 << rng.integers(0, 8)
+    garbled = bytearray(content)
+    for place in rng.integers(0, len(garbled) if rng.random() < 0.3 else 60, rng.integers(1, 4)):
+        garbled[place] ^= 1 << rng.integers(0, 8)
     if rng.random() < 0.3:
-        del found[rng.integers(0, 60) : -8]
-    return bytes(found)
+        del garbled[rng.integers(0, 60) : -8]
+    return bytes(garbled)
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -393,16 +397,16 @@ def test_no_garbage_is_more_to_the_checker_than_a_wrong_file(voc):
     pieces = [content[:8], content[:16], content[:16] + content[-8:], content[:33] + content[-8:], b""]
     for k in range(3000):
         given = pieces[k] if k < len(pieces) else garbage(content, rng)
-        problem = look(form, Member(FIRST, TEST[0], given, size))
+        problem = check_prediction(form, PackedPrediction(FIRST, TEST[0], given, size))
         if problem is not None:
-            assert problem.told.startswith(f"{FIRST} ")
-            assert "BytesIO" not in problem.told
+            assert problem.message.startswith(f"{FIRST} ")
+            assert "BytesIO" not in problem.message
             assert problem.picture == TEST[0]
             kinds.add(problem.kind)
     assert kinds >= {"broken", "in colours", "of another size"}
 
 
-def complaint(path: Path, form: Form, names: list[str]) -> str | None:
+def refusal_of(path: Path, form: Form, names: list[str]) -> str | None:
     try:
         check_archive(path, form, dict.fromkeys(names, (33, 41)), "test", silent)
     except ValueError as error:
@@ -412,18 +416,18 @@ def complaint(path: Path, form: Form, names: list[str]) -> str | None:
 
 @pytest.mark.parametrize("end", ["tgz", "zip"])
 def test_an_archive_of_garbage_is_refused_or_its_files_are(end, tmp_path):
-    form = (VOC() if end == "tgz" else Cityscapes()).form("test", 6)
+    form = (VOC("voc", "train", "val") if end == "tgz" else open_cityscapes(Path("cityscapes"))).form("test", 6)
     names, rng = [f"a_{k:06}_000019" for k in range(4)], np.random.default_rng(0)
     write_archive(tmp_path / f"whole.{end}", form, names, lambda _: form.encode(np.zeros((33, 41), np.uint8)))
     whole, path, refused = (tmp_path / f"whole.{end}").read_bytes(), tmp_path / f"a.{end}", 0
     for k in range(600):
-        found = bytearray(whole)
-        for place in rng.integers(0, len(found), rng.integers(1, 4)):
-            found[place] ^= 1 << rng.integers(0, 8)
-        path.write_bytes(found[: rng.integers(0, len(found))] if k % 5 == 0 else found)
-        told = complaint(path, form, names)
-        if told is not None:
-            assert re.search("is not what|can't be unpacked|neither a tar nor a zip|is a (zip|tar)", told)
+        garbled = bytearray(whole)
+        for place in rng.integers(0, len(garbled), rng.integers(1, 4)):
+            garbled[place] ^= 1 << rng.integers(0, 8)
+        path.write_bytes(garbled[: rng.integers(0, len(garbled))] if k % 5 == 0 else garbled)
+        message = refusal_of(path, form, names)
+        if message is not None:
+            assert re.search("is not what|can't be unpacked|neither a tar nor a zip|is a (zip|tar)", message)
             refused += 1
     assert refused > 500
 
@@ -432,15 +436,17 @@ def test_a_second_header_does_not_make_a_png_larger_than_its_first_says(voc):
     content = voc.form("test", 6).encode(np.zeros((33, 41), np.uint8))
     second = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 3, 0, 0, 0)
     second = struct.pack(">I", 13) + second + struct.pack(">I", zlib.crc32(second))
-    problem = look(voc.form("test", 6), Member(FIRST, TEST[0], content[:33] + second + content[33:], (33, 41)))
+    problem = check_prediction(
+        voc.form("test", 6), PackedPrediction(FIRST, TEST[0], content[:33] + second + content[33:], (33, 41))
+    )
     assert problem is not None
     assert problem.kind == "broken"
 
 
 @pytest.mark.parametrize("end", ["tgz", "zip"])
 def test_an_archive_is_written_and_checked_without_being_in_memory(end, tmp_path):
-    """Of 60 predictions of 1 MB, which noise makes incompressible; Pillow's own memory, as libraries', is not seen."""
-    form = (VOC() if end == "tgz" else Cityscapes()).form("test", 6)
+    """60 predictions of 1 MB of incompressible noise. The memory of Pillow and other libraries is not traced."""
+    form = (VOC("voc", "train", "val") if end == "tgz" else open_cityscapes(Path("cityscapes"))).form("test", 6)
     names = [f"2008_{k:06}" if end == "tgz" else f"berlin_{k:06}_000019" for k in range(60)]
     noise = np.random.default_rng(0).integers(0, len(form.values), (1000, 1800)).astype(np.uint8)
     content = form.encode(noise)
@@ -483,7 +489,7 @@ def test_vocs_own_formula_gives_our_scores(tmp_path):
     root, names = tmp_path / "VOC2012", tuple(f"2009_{k:06}" for k in range(24))
     truths = {name: written.label for name, written in write_voc(root, {"val": names}).items()}
     assert set(range(21)) | {255} <= {int(v) for label in truths.values() for v in np.unique(label)}
-    form, draw = VOC(root=str(root)).form("val", 6), np.random.default_rng(0)
+    form, draw = VOC(str(root), "train", "val").form("val", 6), np.random.default_rng(0)
     guesses = {}
     for name, truth in truths.items():
         noise = draw.integers(0, 21, truth.shape)
@@ -520,13 +526,13 @@ def test_cityscapes_own_evaluation_gives_our_scores(cityscapes, tmp_path, monkey
     settings = {"evalInstLevelScore": False, "JSONOutput": False, "quiet": True, "predictionWalk": None}
     for key, value in {**settings, "predictionPath": str(tmp_path / "results")}.items():
         monkeypatch.setattr(official.args, key, value)
-    found = [official.getPrediction(official.args, truth) for truth in truths]
-    theirs = official.evaluateImgLists(found, truths, official.args)
+    predicted = [official.getPrediction(official.args, truth) for truth in truths]
+    official_scores = official.evaluateImgLists(predicted, truths, official.args)
 
     scores = ours(pairs, 19)
-    expected = [theirs["classScores"][name] for name in cityscapes.labels.names]
+    expected = [official_scores["classScores"][name] for name in cityscapes.labels.names]
     np.testing.assert_allclose(scores.iou, expected, atol=1e-9)
-    assert scores.mean_iou == pytest.approx(theirs["averageScoreClasses"], abs=1e-9)
+    assert scores.mean_iou == pytest.approx(official_scores["averageScoreClasses"], abs=1e-9)
     assert 0.2 < scores.mean_iou < 0.8
     evaluated = {label.id: label.name for label in official.labels if not label.ignoreInEval}
     assert dict(zip(form.values, form.names)) == evaluated

@@ -25,7 +25,7 @@ from packaging.utils import canonicalize_name
 from atrous import __version__
 from atrous.config.build import build_files
 from atrous.config.place import CLONE, CONF
-from atrous.data.files import Files, ids_md5
+from atrous.data.files import Files
 from atrous.disk import write_whole
 from atrous.machine import cores
 from atrous.run.folder import environment
@@ -229,6 +229,7 @@ def datasets() -> Section:
     facts, wrong = [], []
     for path in sorted((CONF / "data").glob("*.yaml")):
         node: Any = OmegaConf.to_container(OmegaConf.load(path))
+        node.pop("defaults", None)
         if isinstance(node, dict) and "root" in node and "_target_" in node:
             fact, problems = examine_dataset(node)
             facts.append((path.stem, fact))
@@ -256,13 +257,13 @@ def examine_dataset(node: dict[str, Any]) -> tuple[str, list[str]]:
 def examine_list(files: Files, name: str) -> tuple[str, str]:
     """Return the list's length, and how it differs from the published one."""
     try:
-        ids = [pair.name for pair in files.listed(name)]
+        ids = [pair.name for pair in files.list_pairs(name)]
     except (ValueError, OSError):
         return "", ""  # not every list is everywhere
     known = files.published.get(name)
     if known is None:
         return f"{name} {len(ids):,}", ""
-    same = len(ids) == known.count and known.md5 in (None, ids_md5(ids))
+    same = known.difference(ids) is None
     fact = f"{name} {len(ids):,} ({'as' if same else 'NOT as'} published)"
     cure = f"atrous check-data data={files.name} tells more"
     return fact, "" if same else f"the list {name} is not the published one of {known.count:,} pictures: {cure}"

@@ -1,4 +1,4 @@
-"""`atrous prepare`: from the archives of a dataset to the folder that training reads."""
+"""`atrous prepare`: make the folder that training reads from a dataset's archives."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from atrous.console import bar, duration
-from atrous.data.files import Files, ids_md5
-from atrous.data.prepare import NoArchive, Source, Step, alone
+from atrous.data.files import Files
+from atrous.data.prepare import Archives, NoArchive, Step, preparing
 
 log = logging.getLogger("atrous")
 
@@ -23,45 +23,38 @@ def prepare(cfg: DictConfig) -> None:
     dataset: Any = instantiate(cfg.data, _convert_="all")
     steps: list[Step] = dataset.steps() if isinstance(dataset, Files) else []
     if not steps:
-        log.info(f"there is nothing to prepare for this dataset{told(dataset)}")
+        reason = dataset.source if isinstance(dataset, Files) else "its pictures are drawn on the fly"
+        log.info(f"there is nothing to prepare for this dataset: {reason}")
         return
-    where = Source(Path(cfg.archives).expanduser(), cfg.download, cfg.checksum)
+    archives = Archives(Path(cfg.archives).expanduser(), cfg.download, cfg.checksum)
     log.info(f"{dataset.name} at {dataset.root.absolute()}")
-    with alone(dataset.root):
+    with preparing(dataset.root):
         for step in steps:
-            take(step, where, cfg.again)
-    compare(dataset)
-    log.info(f"it is ready: make check-data DATASET={dataset.name} looks at every file of it")
+            run_step(step, archives, cfg.again)
+    compare_lists(dataset)
+    log.info(f"it is ready: make check-data DATASET={dataset.name} reads every file of it")
 
 
-def told(dataset: Any) -> str:
-    return f": {dataset.source}" if isinstance(dataset, Files) else ": its pictures are drawn on the fly"
-
-
-def take(step: Step, where: Source, again: bool) -> None:
+def run_step(step: Step, archives: Archives, again: bool) -> None:
     if step.done() and not again:
         log.info(f"  {step.title}: done before")
         return
     began = time.monotonic()
     try:
         with bar(f"  {step.title}") as report:
-            made = step.run(where, report)
+            summary = step.run(archives, report)
     except NoArchive:
         if not step.done():
             raise
-        made = "done before, and its archive is gone"
-    log.info(f"  {step.title}: {made} ({duration(time.monotonic() - began)})")
+        summary = "done before, and its archive is gone"
+    log.info(f"  {step.title}: {summary} ({duration(time.monotonic() - began)})")
 
 
-def compare(dataset: Files) -> None:
-    """The lists beside the published ones."""
+def compare_lists(dataset: Files) -> None:
+    """Print the lists beside the published ones."""
     for name, published in dataset.published.items():
         try:
-            ids = [pair.name for pair in dataset.listed(name)]
-        except FileNotFoundError:  # a list that nobody asked for
+            ids = [pair.name for pair in dataset.list_pairs(name)]
+        except FileNotFoundError:  # an optional list, such as Cityscapes' train_extra
             continue
-        alike = len(ids) == published.count and published.md5 in (None, ids_md5(ids))
-        beside = "as published" if alike else f"the published list has {published.count}"
-        if not alike and len(ids) == published.count:
-            beside = "as many as published, but not the same"
-        log.info(f"  {name}: {len(ids)} pictures, {beside}")
+        log.info(f"  {name}: {published.difference(ids) or f'{len(ids):,} pictures, as published'}")

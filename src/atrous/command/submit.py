@@ -17,10 +17,11 @@ from omegaconf import DictConfig
 from atrous.config.build import build_files, plain
 from atrous.config.trust import check_targets
 from atrous.console import bar
-from atrous.data.files import Files, serverless
+from atrous.data.files import Files, no_server
 from atrous.data.pairs import Pair, Pairs
-from atrous.data.submission import Form, Refused, Size, check_archive, sizes, write_archive
-from atrous.disk import make_folder, write_whole, replacing
+from atrous.data.submission import Form, write_archive
+from atrous.data.submission_check import Refused, Size, check_archive, picture_sizes
+from atrous.disk import make_folder, replacing, write_whole
 from atrous.evaluation.counts import cache_key
 from atrous.evaluation.evaluator import check_classes, data_identity, dataset_of
 from atrous.inference.predictor import Predictor, open_predictor
@@ -44,7 +45,7 @@ def submit(cfg: DictConfig) -> Path:
     form, split = files.form(cfg.split, cfg.competition), files.unlabelled(cfg.split)
     key = f"{quote(cfg.split, safe='+')}-{predictor.key(data_identity(node, split), cache_key(predictor.crf))}"
     out = output(cfg.out, predictor.home / "submit" / f"{key}{form.archive}", form)
-    wanted = sizes(split.pairs)
+    wanted = picture_sizes(split.pairs)
     folder = make_folder(predictor.home / "submit" / key, "run")
     predict(predictor, form, split, wanted, folder)
     warn_of_count(form, wanted, cfg.split)
@@ -65,7 +66,7 @@ def check(cfg: DictConfig) -> Path:
     )  # of which no more than its dataset is asked for
     config, path = ({}, Path()) if predictor is None else (predictor.config, predictor.path)
     files = open_files(dataset_of(config, plain(cfg.data), cfg.root, path), cfg.trust)
-    form, wanted = files.form(cfg.split, cfg.competition), sizes(files.unlabelled(cfg.split).pairs)
+    form, wanted = files.form(cfg.split, cfg.competition), picture_sizes(files.unlabelled(cfg.split).pairs)
     warn_of_count(form, wanted, cfg.split)
     with bar(f"checking {archive}") as report:
         check_archive(archive, form, wanted, cfg.split, report)
@@ -78,7 +79,7 @@ def open_files(node: Mapping[str, Any], trust: bool) -> Files:
     check_targets(node, "atrous.data", trust)
     files = build_files(node)
     if not isinstance(files, Files):
-        raise serverless(node["_target_"])
+        raise no_server(node["_target_"])
     return files
 
 

@@ -106,7 +106,7 @@ def groups_of(config_name: str = "config") -> dict[str, list[str]]:
     """{"model/head": ["aspp_l", …], …}: the folders of conf/ from which this configuration chooses."""
     offered = set(_offered(config_name))
     groups: dict[str, list[str]] = {}
-    for path in [*sorted(CONF.rglob("*.yaml")), *sweep_files()]:
+    for path in [*sorted(CONF.rglob("[!_]*.yaml")), *sweep_files()]:  # _files.yaml is a part of others
         group = "sweeps" if path.parent == SWEEPS else path.parent.relative_to(CONF).as_posix()
         if group in offered:
             groups.setdefault(group, []).append(path.stem)

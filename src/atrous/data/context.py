@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pycocotools import mask
 
 from atrous.batch import IGNORE, LabelSpace, voc_palette
 from atrous.data.files import Files, Published, find_list, read_ids
 from atrous.data.image import Values, encode_label
 from atrous.data.mat import read_mat
 from atrous.data.pairs import Pair, pascal_pairs
-from atrous.data.prepare import Convert, Lists, Step, Unpack, voc2010
+from atrous.data.prepare import Convert, Lists, Step, Unpack
+from atrous.data.voc import voc2010
 
-# In the order of 59_labels.txt, VOC's own classes first: [raw label of labels.txt, name].
+# {raw label of labels.txt: name}, in the order of 59_labels.txt: VOC's own classes first
 RAW = {
     2: "aeroplane", 23: "bicycle", 25: "bird", 31: "boat", 34: "bottle", 45: "bus", 59: "car", 65: "cat", 72: "chair",
     98: "cow", 397: "diningtable", 113: "dog", 207: "horse", 258: "motorbike", 284: "person", 308: "pottedplant",
@@ -34,7 +36,7 @@ NAMES = ("background", *RAW.values())
 LISTS, LABELS, JSON = "ImageSets/SegmentationContext", "SegmentationClassContext", "trainval_merged.json"
 
 
-def table() -> np.ndarray:
+def raw_to_class() -> np.ndarray:
     """(65536,) uint8: raw label -> 0 … 59; the other 400 raw labels are background."""
     classes = np.zeros(1 << 16, np.uint8)
     classes[list(RAW)] = np.arange(1, len(NAMES))
@@ -42,8 +44,9 @@ def table() -> np.ndarray:
 
 
 class Context(Files):
-    """root: the folder VOCdevkit/VOC2010. classes: 60 with the background, as DeepLab reports, or 59 without, whose
-    pixels then are void. Pictures: 4998 in train, 5105 in val (4996 and 5104 where the labels come as one JSON)."""
+    """root: the folder VOCdevkit/VOC2010. classes: 60 with the background, as DeepLab reports, or 59 without it; its
+    pixels then are void. Pictures: 4998 in train, 5105 in val (4996 and 5104 where the labels come as one JSON).
+    """
 
     name = "context"
     source = (
@@ -52,21 +55,13 @@ class Context(Files):
     )
     published = {"train": Published(4998), "val": Published(5105)}
 
-    def __init__(
-        self,
-        root: str = "data/VOCdevkit/VOC2010",
-        train: str = "train",
-        val: str = "val",
-        classes: int = 60,
-        cache: str | None = None,
-        max_bad: int = 0,
-    ):
-        super().__init__(root, train, val, cache, max_bad)
+    def __init__(self, *, classes: int, **files: Any):
+        super().__init__(**files)
         if classes not in (59, 60):
             raise ValueError(f"`data.classes` must be 60, or 59 without the background (got {classes})")
         self.labels = LabelSpace(NAMES[60 - classes :], voc_palette(60)[60 - classes :])
 
-    def listed(self, name: str) -> list[Pair]:
+    def list_pairs(self, name: str) -> list[Pair]:
         return pascal_pairs(self.root, find_list(self, name, (LISTS,)), LABELS)
 
     def values(self) -> Values:
@@ -77,7 +72,7 @@ class Context(Files):
     def steps(self) -> list[Step]:
         pictures = voc2010(self.root)
         if (self.root / JSON).exists():
-            merged = Merged(self.root / JSON)
+            merged = MergedLabels(self.root / JSON)
             return [
                 pictures,
                 Convert("labels", self.root / ".prepared" / LABELS, partial(self._from_json, merged), json_label),
@@ -87,9 +82,9 @@ class Context(Files):
             "PASCAL-Context",
             into=self.root,
             names=("pascal-context.tar.gz", "trainval.tar.gz"),
-            told=(
+            source=(
                 "The labels of PASCAL-Context, 30 MB: trainval.tar.gz, from cs.stanford.edu/~roozbeh/pascal-context.\n"
-                f"Their other form, {JSON}, is taken too: put it into {self.root}"
+                f"Or their other form, {JSON}: put it into {self.root}"
             ),
             url="https://cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz",
             md5="df034edb2c12aa7d33b42b20bb1796e3",
@@ -107,29 +102,29 @@ class Context(Files):
         return self.root / LISTS / f"{split}.txt"
 
     def _ids(self, split: str) -> list[str]:
-        """VOC 2010's own split, as far as it is labelled."""
+        """The labelled pictures of VOC 2010's own split."""
         labelled = {path.stem for path in (self.root / "trainval").glob("*.mat")}
         return [i for i in read_ids(self.root / "ImageSets/Main" / f"{split}.txt") if i in labelled]
 
     def _from_mat(self) -> dict[Path, Path]:
         return {self.root / LABELS / f"{m.stem}.png": m for m in sorted((self.root / "trainval").glob("*.mat"))}
 
-    def _from_json(self, merged: Merged) -> dict[Path, JsonLabel]:
+    def _from_json(self, merged: MergedLabels) -> dict[Path, JsonLabel]:
         return {self.root / LABELS / f"{i}.png": label for i, label in merged.labels.items()}
 
 
 def mat_label(path: Path) -> memoryview:
     raw = np.asarray(read_mat(path, "LabelMap")).astype(np.uint16)
-    return encode_label(table()[raw], voc_palette(60))
+    return encode_label(raw_to_class()[raw], voc_palette(60))
 
 
 class JsonLabel(NamedTuple):
     size: tuple[int, int]  # height, width
-    regions: Sequence[tuple[int, Any]]  # raw label and run lengths; the later covers the earlier
+    regions: Sequence[tuple[int, Any]]  # raw label and run lengths; a later one covers an earlier one
 
 
-class Merged:
-    """trainval_merged.json: the labels in the form of the Detail API."""
+class MergedLabels:
+    """trainval_merged.json: the labels in the Detail API's form."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -158,9 +153,7 @@ class Merged:
 
 
 def json_label(label: JsonLabel) -> memoryview:
-    from pycocotools import mask
-
     raw = np.zeros(label.size, np.uint16)
     for value, runs in label.regions:
         raw[mask.decode(runs) != 0] = value
-    return encode_label(table()[raw], voc_palette(60))
+    return encode_label(raw_to_class()[raw], voc_palette(60))

@@ -1,10 +1,10 @@
-"""A dataset of files: its lists, whether they are there, and the splits they make."""
+"""The base of datasets of files: read a list of pictures, look for the files, and open a split."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,27 +20,35 @@ from atrous.data.submission import Form
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of a split's list: its length, and the md5 of its sorted ids, one a line."""
+    """A published list of pictures: its length, and the md5 of its sorted ids, one a line."""
 
     count: int
     md5: str | None = None
+
+    def difference(self, ids: Collection[str]) -> str | None:
+        """How a list differs from the published one; None where it does not."""
+        if len(ids) != self.count:
+            return f"{len(ids):,} pictures, {self.count:,} are published"
+        if self.md5 not in (None, ids_md5(ids)):
+            return "as many pictures, but others (md5 of the sorted names)"
+        return None
 
 
 class Files(ABC):
     """A dataset of files below `root`.
 
-    train, val: names of its lists; `train+val` is one after the other. cache: a folder for a decoded copy, from which a
-    crop is read many times faster than from the files. max_bad: how many unreadable files training may skip.
+    train, val: names of its lists; `train+val` joins two. cache: a folder for a decoded copy, from which a crop is read
+    many times faster than from the files. max_bad: how many unreadable files training may skip.
     """
 
     name: ClassVar[str]
-    source: ClassVar[str]  # where the data come from, for whom they are missing
-    elsewhere: ClassVar[Mapping[str, str]] = {}  # {list: where its pictures come from, if not from there}
+    source: ClassVar[str]  # where to get the data, for a message when they are missing
+    elsewhere: ClassVar[Mapping[str, str]] = {}  # {list: where to get its pictures, if not from `source`}
     published: ClassVar[Mapping[str, Published]] = {}
     labels: LabelSpace
-    shrink = 1  # how many times a picture is smaller than its file says
+    shrink = 1  # how many times smaller a picture is read than its file stores it
 
-    def __init__(self, root: str, train: str, val: str, cache: str | None, max_bad: int):
+    def __init__(self, root: str, train: str, val: str, cache: str | None = None, max_bad: int = 0):
         if max_bad < 0:
             raise ValueError(f"`data.max_bad` must be 0 or more (got {max_bad})")
         self.root, self.train, self.val = Path(root).expanduser(), train, val
@@ -48,89 +56,89 @@ class Files(ABC):
         self.max_bad = max_bad
 
     @abstractmethod
-    def listed(self, name: str) -> list[Pair]:
-        """The pairs of one list, whether their files are there or not."""
+    def list_pairs(self, name: str) -> list[Pair]:
+        """The pairs of one list, whether their files exist or not."""
 
     def steps(self) -> list[Step]:
-        """What `prepare` does, in order; the state of each is in the files that it makes."""
+        """The steps of `prepare`, in order; the files that a step makes are its state."""
         return []
 
     def values(self) -> Values:
-        """What the values in the label files mean."""
+        """The meaning of the values in the label files."""
         return Values.plain(self.labels)
 
     def readers(self) -> tuple[Reader, Reader]:
-        """What reads a picture and what reads a label."""
+        """The functions that read a picture and a label."""
         return read_image, partial(read_label, values=self.values())
 
     def meaning(self) -> str:
-        """What, besides the files, decides what is read from them."""
+        """All that decides what is read, besides the files."""
         return f"{self.values().meaning} shrunk by {self.shrink}"
 
     def pairs(self, name: str) -> Pairs:
-        """All that `name` lists, ready to be read. The files are not looked for."""
-        pairs = [pair for part in name.split("+") for pair in self.listed(part)]
+        """The pictures and labels of `name`, whether their files exist or not."""
+        pairs = [pair for part in name.split("+") for pair in self.list_pairs(part)]
         return Pairs(pairs, *self.readers(), shrink=self.shrink)
 
     def split(self, name: str) -> Pairs | Decoded:
-        """All files are looked for now, none is opened."""
+        """The samples of `name`: all files must exist, none is opened yet."""
         pairs = self.pairs(name)
-        self._complain_of_missing([pair.image for pair in pairs.pairs], name)
-        self._complain_of_missing([pair.label for pair in pairs.pairs], name)
+        self._check_files([pair.image for pair in pairs.pairs], name)
+        self._check_files([pair.label for pair in pairs.pairs], name)
         return pairs if self.cache is None else Decoded(pairs, self.cache / self.name, self.meaning())
 
     def unlabelled(self, name: str) -> Pairs:
-        """The pictures of `name`, all of which are looked for; their labels may be missing, as those of a test set."""
+        """The pictures of `name`, all of which must exist; labels may be missing, as those of a test set are."""
         pairs = self.pairs(name)
         if not pairs.pairs:
             raise ValueError(f"the list {name} of {self.name} at {self.root.absolute()} names no picture")
-        self._complain_of_missing([pair.image for pair in pairs.pairs], name)
+        self._check_files([pair.image for pair in pairs.pairs], name)
         return pairs
 
     def form(self, split: str, competition: int) -> Form:
         """How the dataset's server wants the predictions of `split`; `competition` is one of VOC's."""
-        raise serverless(self.name)
+        raise no_server(self.name)
 
-    def absent(self, what: str) -> FileNotFoundError:
-        """The message for whom the dataset is not there at all; `what` was looked for."""
+    def not_found(self, what: str) -> FileNotFoundError:
+        """The error for a dataset that is not at `root`, where `what` is missing."""
         return FileNotFoundError(
             f"no {self.name} at {self.root.absolute()} (no {what} there).\n{self.source}\n"
-            f"`make prepare DATASET={self.name}` brings it about; if you have it elsewhere: data.root=/path/to/"
+            f"`make prepare DATASET={self.name}` says how to get it; if you have it elsewhere: data.root=/path/to/"
             f"{self.root.name}"
         )
 
-    def _complain_of_missing(self, paths: Sequence[Path], name: str) -> None:
-        gone = missing(paths)
-        if gone:
+    def _check_files(self, paths: Sequence[Path], name: str) -> None:
+        missing = missing_files(paths)
+        if missing:
             raise FileNotFoundError(
-                f"{len(gone)} of the {len(paths)} files that the list {name} asks for in {gone[0].parent.absolute()} "
-                f"are missing, the first is {gone[0].name}.\n{self.elsewhere.get(name, self.source)}"
+                f"{len(missing)} of the {len(paths)} files of the list {name} in {missing[0].parent.absolute()} are "
+                f"missing, the first is {missing[0].name}.\n{self.elsewhere.get(name, self.source)}"
             )
 
 
-def serverless(name: str) -> ValueError:
+def no_server(name: str) -> ValueError:
     return ValueError(
-        f"{name} has no server that takes predictions: data=voc and data=cityscapes have one. Scores on data with "
-        "labels are what `atrous evaluate` gives"
+        f"{name} has no server that takes predictions: data=voc and data=cityscapes have one. On data with labels, "
+        "`atrous evaluate` gives the scores"
     )
 
 
-def missing(paths: Iterable[Path]) -> list[Path]:
-    """Those that are not there; each folder is listed once, which is much faster than to ask for each file."""
-    paths, there = list(paths), set()
+def missing_files(paths: Iterable[Path]) -> list[Path]:
+    """The paths that do not exist; each folder is listed once, much faster than a look for each file."""
+    paths, present = list(paths), set()
     for folder in {path.parent for path in paths}:
-        there |= {folder / entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    return [path for path in paths if path not in there]
+        present |= {folder / entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    return [path for path in paths if path not in present]
 
 
 # ---- lists ---------------------------------------------------------------------------------------------------------
 
 
 def read_ids(path: Path) -> list[str]:
-    """A picture's id in each line, or as DeepLab's authors have it: /JPEGImages/<id>.jpg /SegmentationClass/<id>.png"""
+    """The ids of a list, one a line; or in DeepLab's form: /JPEGImages/<id>.jpg /SegmentationClass/<id>.png"""
     ids = [Path(line.split()[0]).stem for line in path.read_text().splitlines() if line.strip()]
     if not ids:
-        raise ValueError(f"{path} is empty: it must hold a picture's id in each line")
+        raise ValueError(f"{path} is empty: it must hold the id of a picture in each line")
     return ids
 
 
@@ -139,16 +147,16 @@ def ids_md5(ids: Iterable[str]) -> str:
 
 
 def find_list(dataset: Files, name: str, folders: Sequence[str]) -> list[str]:
-    """The ids of the list `name` in the first of these folders that has it."""
+    """The ids of the list `name`, from the first of these folders that has it."""
     if not any((dataset.root / folder).is_dir() for folder in folders):
-        raise dataset.absent(f"folder {folders[0]}")
-    spellings = dict.fromkeys((name, name.replace("aug", "_aug")))  # trainaug.txt, train_aug.txt: both circulate
+        raise dataset.not_found(f"folder {folders[0]}")
+    spellings = dict.fromkeys((name, name.replace("aug", "_aug")))  # both trainaug.txt and train_aug.txt are in use
     for path in (dataset.root / folder / f"{spelling}.txt" for folder in folders for spelling in spellings):
         if path.is_file():
             return read_ids(path)
-    there = sorted({path.stem for folder in folders for path in (dataset.root / folder).glob("*.txt")})
+    existing = sorted({path.stem for folder in folders for path in (dataset.root / folder).glob("*.txt")})
     choose = f"Choose with data.train=… and data.val=…, or let `make prepare DATASET={dataset.name}` make it"
     raise FileNotFoundError(
         f"{dataset.name} at {dataset.root.absolute()} has no list {name}.txt in {' or '.join(folders)}; "
-        f"there are: {', '.join(there) or 'none'}. {dataset.elsewhere.get(name, choose)}"
+        f"there are: {', '.join(existing) or 'none'}. {dataset.elsewhere.get(name, choose)}"
     )

@@ -16,14 +16,14 @@ from atrous.batch import IGNORE, LabelSpace, colour_table
 
 
 def read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, as stored: a camera's note on how to turn it is not followed, for no label has one."""
+    """(H, W, 3) uint8 RGB, as stored: a camera's note on how to turn it is ignored, because no label has one."""
     return decode_image(path, path.read_bytes())
 
 
 def decode_image(path: Path, data: bytes) -> np.ndarray:
-    """What `read_image` makes of the content of a file, of which the path is but told."""
+    """(H, W, 3) uint8 RGB of a file's content; `path` is for messages only."""
     if data[:2] == b"\xff\xd8":
-        # The same bytes as PIL's in two thirds of the time; strict, where OpenCV fills with grey.
+        # The same pixels as PIL's in two thirds of the time; strict, where OpenCV fills broken parts with grey.
         try:
             if simplejpeg.decode_jpeg_header(data)[2] != "CMYK":
                 return simplejpeg.decode_jpeg(data, "RGB")
@@ -33,13 +33,14 @@ def decode_image(path: Path, data: bytes) -> np.ndarray:
 
 
 def to_rgb(picture: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB."""
     if picture.mode.startswith("I"):  # 16 bits: PIL would clip them to 8
         return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     return np.array(picture.convert("RGB"))
 
 
 def read_stored(path: Path, modes: Sequence[str] = ("P", "L")) -> np.ndarray:
-    """What a label file stores: (H, W) uint8 of a palette or grey PNG, the indices, never the colours."""
+    """(H, W) uint8: the indices, never the colours, in a palette or grey PNG; (H, W, 3 or 4) where `modes` allow it."""
     picture = _decode(path, path.read_bytes())
     if picture.mode == "1" and "L" in modes:
         return np.asarray(picture).astype(np.uint8)
@@ -48,7 +49,7 @@ def read_stored(path: Path, modes: Sequence[str] = ("P", "L")) -> np.ndarray:
         raise ValueError(
             f"{path} is no label: it stores {picture.mode}, where {wanted} are wanted (mode {' or '.join(modes)})"
         )
-    return np.asarray(picture)  # read only: nothing writes into a label
+    return np.asarray(picture)  # read-only: nothing writes into a label
 
 
 def read_label(path: Path, values: Values) -> np.ndarray:
@@ -57,7 +58,7 @@ def read_label(path: Path, values: Values) -> np.ndarray:
 
 
 def encode_label(label: np.ndarray, palette: np.ndarray) -> memoryview:
-    """(H, W) uint8 -> a palette PNG as PASCAL's own: other tools open it in the right colours."""
+    """(H, W) uint8 -> a palette PNG in PASCAL's form, which other tools show in the right colours."""
     picture, buffer = Image.fromarray(label), io.BytesIO()
     picture.putpalette(colour_table(palette).tobytes())
     picture.save(buffer, format="png", optimize=True)
@@ -69,21 +70,21 @@ def _decode(path: Path, data: bytes) -> Image.Image:
         with Image.open(io.BytesIO(data)) as picture:
             picture.load()
             return picture
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # whatever PIL's decoders raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that PIL's decoders raise
         raise unreadable(path, error) from error
 
 
 class Unreadable(ValueError):
-    """A file that is no picture, or not a whole one."""
+    """The file is no picture, or not a whole one."""
 
 
 def unreadable(path: Path, error: Exception) -> Unreadable:
-    told = re.sub(r" <_io\.BytesIO object at \w+>", "", str(error).partition("\n")[0]) or type(error).__name__
-    return Unreadable(f"{path} can't be read as a picture ({told}): is it whole? Copy or unpack it again")
+    reason = re.sub(r" <_io\.BytesIO object at \w+>", "", str(error).partition("\n")[0]) or type(error).__name__
+    return Unreadable(f"{path} can't be read as a picture ({reason}): is it whole? Copy or unpack it again")
 
 
 class Values:
-    """What the values that a label file stores mean: {value: class or IGNORE}; no other may occur."""
+    """The meaning of a label file's values: {value: class or IGNORE}; no other value may occur."""
 
     def __init__(self, meaning: Mapping[int, int], labels: LabelSpace):
         self.meaning, self.labels = dict(meaning), labels
@@ -92,11 +93,12 @@ class Values:
         self._unknown = np.ones(256, np.uint8)
         for value, label in self.meaning.items():
             self._table[value], self._unknown[value] = label, 0
-        # Most often 0 … C-1 and 255: one more than each, modulo 256, is at most C.
+        # The usual values are 0 … C-1 and 255: one more than each, modulo 256, is at most C.
         self._largest = len(labels) if self.meaning == {**{c: c for c in range(len(labels))}, IGNORE: IGNORE} else None
 
     @classmethod
     def plain(cls, labels: LabelSpace) -> Values:
+        """Values that are the classes themselves, and IGNORE."""
         return cls({**{c: c for c in range(len(labels))}, IGNORE: IGNORE}, labels)
 
     def __call__(self, stored: np.ndarray, path: Path) -> np.ndarray:
@@ -106,10 +108,10 @@ class Values:
         else:
             wrong = bool(cv2.LUT(stored, self._unknown).any())
         if wrong:
-            raise ValueError(self._complaint(stored, path))
+            raise ValueError(self._unknown_value(stored, path))
         return stored if self._identity else cv2.LUT(stored, self._table)
 
-    def _complaint(self, stored: np.ndarray, path: Path) -> str:
+    def _unknown_value(self, stored: np.ndarray, path: Path) -> str:
         counts = np.bincount(stored.ravel(), minlength=256)
         value = next(value for value in range(256) if counts[value] and self._unknown[value])
         names = self.labels.names
@@ -121,16 +123,16 @@ class Values:
 
 def spans(values: Sequence[int]) -> str:
     """[0, 1, 2, 3, 7] -> "0 to 3, 7"."""
-    told, start = [], 0
+    parts, start = [], 0
     for k in range(1, len(values) + 1):
         if k == len(values) or values[k] != values[k - 1] + 1:
-            told.append(str(values[start]) if k - start == 1 else f"{values[start]} to {values[k - 1]}")
+            parts.append(str(values[start]) if k - start == 1 else f"{values[start]} to {values[k - 1]}")
             start = k
-    return ", ".join(told)
+    return ", ".join(parts)
 
 
 def stored_size(path: Path) -> tuple[int, int]:
-    """(H, W) as the file tells it of itself, without decoding it; nothing where it is no picture."""
+    """(H, W) from the file's header, without decoding it; (0, 0) where it is no picture."""
     try:
         with Image.open(path) as picture:
             return picture.height, picture.width

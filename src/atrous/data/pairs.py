@@ -1,4 +1,4 @@
-"""Pictures with their labels: pairs of files, read when they are asked for."""
+"""Pictures with their labels: pairs of files that are read on access."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Pair(NamedTuple):
 
 
 class Pairs(Sequence[Sample]):
-    """Samples that are read when they are asked for; part of them is as cheap as `pairs[:100]`."""
+    """Samples that are read on access; a slice reads nothing."""
 
     def __init__(self, pairs: Sequence[Pair], read_image: Reader, read_label: Reader, shrink: int = 1):
         self.pairs, self.read_image, self.read_label, self.shrink = pairs, read_image, read_label, shrink
@@ -44,11 +44,11 @@ class Pairs(Sequence[Sample]):
         return Sample(image, label, pair.name)
 
     def size(self, index: int) -> tuple[int, int]:
-        """(H, W), which the file's first bytes tell."""
+        """(H, W), from the file's first bytes."""
         height, width = stored_size(self.pairs[index].image)
         return height // self.shrink, width // self.shrink
 
 
 def pascal_pairs(root: Path, ids: list[str], labels: str) -> list[Pair]:
-    """<root>/JPEGImages/<id>.jpg and <root>/<labels>/<id>.png."""
+    """The pairs <root>/JPEGImages/<id>.jpg, <root>/<labels>/<id>.png."""
     return [Pair(i, root / "JPEGImages" / f"{i}.jpg", root / labels / f"{i}.png") for i in ids]

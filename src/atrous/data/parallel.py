@@ -1,36 +1,41 @@
-"""One function over many items, on all cores."""
+"""One function over many items, in several processes or in several threads."""
 
 from __future__ import annotations
 
-import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import cv2
 from torch.utils.data import DataLoader, Dataset
 
+from atrous.machine import cores
+
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 FEW = 8
-"""So many items, each the work of milliseconds, are worth starting a process for."""
+"""Items of a few milliseconds each that are worth the start of one process."""
 
 
 def spread(
     work: Callable[[Any], Result], items: Sequence[Any], workers: int | None = None, few: int = FEW
 ) -> Iterator[Result]:
-    """work(item) of each item, in order. The first error of any ends it. `few`: items for each process below which all
-    are done by this one."""
+    """Yield work(item) of each item, in order, from one process for each core; the first error ends it.
+
+    With fewer than `few` items for each process, this process does the work itself.
+    """
     workers = cores() if workers is None else workers
     if workers < 2 or len(items) < few * workers:
         yield from map(work, items)
         return
-    # A loader's processes end with their parent, however it ends, and hand on what goes wrong in them.
+    # A loader's processes end with their parent, however it ends, and pass on the errors raised in them.
     loader = DataLoader(
-        _Work(work, items),
+        _Jobs(work, items),
         batch_size=None,
-        collate_fn=_same,
+        collate_fn=_identity,
         num_workers=workers,
         prefetch_factor=4,
         worker_init_fn=begin_worker,
@@ -42,13 +47,19 @@ def spread(
         results._shutdown_workers()  # at once; left to the garbage collector after an error, it waits for 10 s
 
 
-def ahead(items: Sequence[Result], indices: Sequence[int], threads: int = 2) -> Iterator[Result]:
-    """items[index] of each, in order, the next ones read while the caller works on one: decoders let others compute."""
+def map_in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
+) -> Iterator[Result]:
+    """Yield work(item) of each item, in order, from one thread for each core: image decoders release Python's lock.
+
+    Work runs ahead of the caller by `threads` items; no more of them are taken, so few are in memory.
+    """
+    threads = cores() if threads is None else threads
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
-            for index in indices:
-                waiting.append(pool.submit(items.__getitem__, index))
+            for item in items:
+                waiting.append(pool.submit(work, item))
                 if len(waiting) > threads:
                     yield waiting.popleft().result()
             while waiting:
@@ -58,7 +69,7 @@ def ahead(items: Sequence[Result], indices: Sequence[int], threads: int = 2) -> 
                 future.cancel()
 
 
-class _Work(Dataset):
+class _Jobs(Dataset):
     def __init__(self, work: Callable, items: Sequence):
         self.work, self.items = work, items
 
@@ -69,16 +80,11 @@ class _Work(Dataset):
         return self.work(self.items[index])
 
 
-def _same(result):
+def _identity(result):
     return result
 
 
 def begin_worker(_: int) -> None:
-    import cv2
-
+    """Prepare a loader's process for its work."""
     cv2.setNumThreads(0)  # the processes are the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to all, it is for the parent to answer
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent answers it

@@ -12,11 +12,12 @@ from atrous.data.files import Files, Published, find_list, read_ids
 from atrous.data.image import encode_label, read_stored
 from atrous.data.mat import elements, read_mat
 from atrous.data.pairs import Pair, pascal_pairs
-from atrous.data.prepare import Convert, Lists, Step, Unpack, voc2010
+from atrous.data.prepare import Convert, Lists, Step, Unpack
+from atrous.data.voc import voc2010
 
 NAMES = ("background", "head", "torso", "upper_arms", "lower_arms", "upper_legs", "lower_legs")
 
-# The names in PASCAL-Part's annotations -> the classes; what is not named here is no part of ours.
+# {name in PASCAL-Part's annotations: class}; parts that are not here are background
 PARTS = {
     **dict.fromkeys(("head", "hair", "leye", "reye", "lear", "rear", "lebrow", "rebrow", "nose", "mouth"), 1),
     **dict.fromkeys(("torso", "neck"), 2),
@@ -30,7 +31,7 @@ LISTS, LABELS, ANNOTATIONS = "ImageSets/SegmentationPersonPart", "SegmentationPe
 
 
 class PersonPart(Files):
-    """root: the folder VOCdevkit/VOC2010. Pictures: 1716 in train, 1817 in val, those with a person's part."""
+    """root: the folder VOCdevkit/VOC2010. Pictures, with at least one part of a person: 1716 in train, 1817 in val."""
 
     name = "person_part"
     source = (
@@ -38,19 +39,9 @@ class PersonPart(Files):
         "the annotations are trainval.tar.gz of roozbehm.info/pascal-parts"
     )
     published = {"train": Published(1716), "val": Published(1817)}
+    labels = LabelSpace(NAMES)
 
-    def __init__(
-        self,
-        root: str = "data/VOCdevkit/VOC2010",
-        train: str = "train",
-        val: str = "val",
-        cache: str | None = None,
-        max_bad: int = 0,
-    ):
-        super().__init__(root, train, val, cache, max_bad)
-        self.labels = LabelSpace(NAMES)
-
-    def listed(self, name: str) -> list[Pair]:
+    def list_pairs(self, name: str) -> list[Pair]:
         return pascal_pairs(self.root, find_list(self, name, (LISTS,)), LABELS)
 
     # ---- preparing ------------------------------------------------------------------------------------------------
@@ -61,7 +52,7 @@ class PersonPart(Files):
                 "PASCAL-Part",
                 into=self.root,
                 names=("pascal-parts.tar.gz", "trainval.tar.gz"),
-                told="The annotations of PASCAL-Part, 80 MB: trainval.tar.gz, from roozbehm.info/pascal-parts.",
+                source="The annotations of PASCAL-Part, 80 MB: trainval.tar.gz, from roozbehm.info/pascal-parts.",
                 url="http://roozbehm.info/pascal-parts/trainval.tar.gz",
                 keep=(f"{ANNOTATIONS}/",),
                 gives=(ANNOTATIONS,),
@@ -71,15 +62,15 @@ class PersonPart(Files):
         ]
 
     def _jobs(self) -> dict[Path, Path]:
-        there = {path.stem: path for path in (self.root / ANNOTATIONS).glob("*.mat")}
-        ids = [i for split in ("train", "val") for i in self._main(split) if i in there]
-        return {self.root / LABELS / f"{i}.png": there[i] for i in ids}
+        annotations = {path.stem: path for path in (self.root / ANNOTATIONS).glob("*.mat")}
+        ids = [i for split in ("train", "val") for i in self._main(split) if i in annotations]
+        return {self.root / LABELS / f"{i}.png": annotations[i] for i in ids}
 
     def _main(self, split: str) -> list[str]:
         return read_ids(self.root / "ImageSets/Main" / f"{split}.txt")
 
     def _ids(self, split: str) -> list[str]:
-        """The pictures of VOC 2010's own split in which a part of a person is labelled."""
+        """The pictures of VOC 2010's own split with at least one labelled part of a person."""
         labels = {path.stem: path for path in (self.root / LABELS).glob("*.png")}
         return [i for i in self._main(split) if i in labels and read_stored(labels[i]).any()]
 
@@ -91,9 +82,9 @@ def part_label(path: Path) -> memoryview:
         if label is None:
             label = np.zeros(thing.mask.shape, np.uint8)
         if getattr(thing, "class") == "person":
-            for part in elements(thing.parts):  # the later covers the earlier: an eye the head, a hand the arm
+            for part in elements(thing.parts):  # a later one covers an earlier one: an eye the head, a hand the arm
                 if part.part_name in PARTS:
                     label[part.mask != 0] = PARTS[part.part_name]
     if label is None:
-        raise ValueError(f"{path} annotates no object, so it doesn't tell the picture's size")
+        raise ValueError(f"{path} annotates no object, so the size of its picture is unknown")
     return encode_label(label, voc_palette(len(NAMES)))

@@ -1,4 +1,4 @@
-"""A picture from anywhere as a person sees it: turned as its camera noted, its transparent parts on white."""
+"""Read any picture as a person sees it: turned as its camera noted, its transparent parts on white."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from atrous.data.folder import PICTURES
 from atrous.data.image import Unreadable, decode_image, to_rgb, unreadable
 
 PHOTOS = (*PICTURES, ".gif", ".avif", ".jp2", ".ppm", ".pgm", ".tga", ".heic", ".heif")
-"""What is taken for a picture in a folder; a file that is named by itself may have any suffix."""
+"""Suffixes of the pictures in a folder; a file that is named by itself may have any suffix."""
 
 ORIENTATION = 0x0112
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB. Of an animated picture the first frame."""
+    """(H, W, 3) uint8 RGB; the first frame of an animated picture."""
     data = path.read_bytes()
     if not data:
         raise Unreadable(f"{path} is empty: copy or unpack it again")
@@ -27,16 +27,16 @@ def read_photo(path: Path) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             if picture.format in ("JPEG", "MPO"):
-                return turned(decode_image(path, data), picture.getexif().get(ORIENTATION, 1))
+                return turn(decode_image(path, data), picture.getexif().get(ORIENTATION, 1))
             return upright(picture)
     except Unreadable:
         raise
     except Image.DecompressionBombError:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise Unreadable(
-            f"{path} has more than {most:,} pixels, and PIL unpacks no larger picture: shrink it, or cut it in pieces"
+            f"{path} has more than {limit:,} pixels, the most that PIL decodes: shrink it, or cut it into pieces"
         ) from None
-    except (OSError, SyntaxError, ValueError) as error:  # whatever PIL's decoders raise
+    except (OSError, SyntaxError, ValueError) as error:  # all that PIL's decoders raise
         raise unreadable(path, error) from error
 
 
@@ -44,10 +44,10 @@ def upright(picture: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a picture that PIL has opened."""
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, and which of them is white is not known")
-    if picture.mode.startswith("I"):  # 16 bits, which PIL would clip to 8 on their way to RGBA
+        raise ValueError("its pixels are floating-point numbers, and it is unknown which of them is white")
+    if picture.mode.startswith("I"):  # 16 bits, which PIL would clip to 8 on the way to RGBA
         rgb = to_rgb(picture)
-        clear = picture.info.get("transparency")  # the one value that is
+        clear = picture.info.get("transparency")  # the one transparent value
         if isinstance(clear, int):
             rgb[np.asarray(picture) == clear] = 255
         return rgb
@@ -56,8 +56,8 @@ def upright(picture: Image.Image) -> np.ndarray:
     return to_rgb(picture)
 
 
-def turned(image: np.ndarray, orientation: int) -> np.ndarray:
-    """As a camera notes it in EXIF: 1 is upright, 6 a quarter to the right."""
+def turn(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn (H, W, 3) by the camera's note in EXIF: 1 is upright, 6 a quarter to the right."""
     if orientation == 1:
         return image
     picture = Image.fromarray(image)

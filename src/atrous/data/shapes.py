@@ -1,12 +1,12 @@
-"""Shapes: pictures drawn on the fly, so that a fresh clone has something to learn from. Nothing is fetched or stored.
+"""Shapes: pictures drawn on the fly, so that a fresh clone has data to train on. Nothing is downloaded or stored.
 
 A picture is a collage of textured shapes on textured ground, and a pure function of (seed, split, index). Half of the
-hues are shared by two shapes, so colour is right two times in three: what a large shape is shows in its outline. Sun
-and moon go further. They are the same pale star in the same haze; beyond the haze the ground is warm (sun) or cool
-(moon), and nothing nearer tells: a network must look past it.
+hues are shared by two shapes, so colour alone is right two times in three; the outline decides. Sun and moon go
+further. They are the same pale star in the same haze; beyond the haze the ground is warm (sun) or cool (moon), and
+nothing nearer tells them apart: a network must look past the haze.
 
-All chance is Philox's own 64-bit output, a stream that is fixed for good, and every step from there to a pixel is one
-of + - * / sqrt, rounding and comparison, which IEEE 754 defines to the bit: the same bytes on every machine.
+All random numbers are Philox's own 64-bit output, a stream that is fixed for good, and each step from there to a pixel
+is one of + - * / sqrt, rounding and comparison, which IEEE 754 defines to the bit: the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ COLOURS = (
     *[(92, 184, 122), (76, 158, 217), (250, 214, 80), (206, 222, 240)],
 )
 
-FEWEST, MOST = 4, 10  # shapes in a picture, besides the pale star
-STARRED = 0.8  # of the pictures have one
+FEWEST, MOST = 4, 10  # shapes in a picture, without the pale star
+STARRED = 0.8  # the share of pictures with a pale star
 HAZE = 16  # steps from bare ground to full haze
-SOLID = 0.85  # the part of the haze's radius where it is full
+SOLID = 0.85  # the part of the haze's radius where the haze is full
 
 
 @dataclass(frozen=True)
 class Polygon:
-    """The points on the inner side of `kept` of the lines at least: of all, a polygon; of all but one, a star.
+    """The points on the inner side of at least `kept` of n lines: of all, a polygon; of all but one, a star.
 
-    `normals`: (n, 2), of the lines; `inner`: their distance from the centre when the corners are at 1. Four digits
-    are enough, and come from no machine's own cosine.
+    normals: (n, 2), of the lines; inner: their distance from the centre when the corners are at 1. Written with four
+    digits, they do not depend on a machine's cosine.
     """
 
     normals: np.ndarray
@@ -55,13 +55,13 @@ POLYGONS = {
     SUN: Polygon(np.array([(1, 0), (D, D), (0, 1), (-D, D), (-1, 0), (-D, -D), (0, -1), (D, -D)]), D, 7),
 }
 
-# A texture is two square waves at right angles, and how much of its second colour each of their four combinations
-# takes: plain, stripes, checks, dots, cloth.
+# A texture is two square waves at right angles; a row holds the share of the second colour in each of their four
+# combinations: plain, stripes, checks, dots, cloth.
 TEXTURES = np.array([(0, 0, 0, 0), (0, 1, 0, 1), (0, 1, 1, 0), (0, 0, 0, 1), (0, 0.5, 0.5, 1)])
 
 
 class Shapes:
-    """The embedded dataset. `size`: the pictures' side, or their height and width; another `seed`, other pictures."""
+    """The embedded dataset. size: the pictures' side, or [height, width]; each seed draws other pictures."""
 
     train = "train"
     val = "val"
@@ -95,7 +95,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Split(Sequence[Sample]):
-    """The pictures of one split; each is drawn when it is asked for."""
+    """The pictures of one split, each drawn on access."""
 
     name: str
     length: int
@@ -118,18 +118,18 @@ class Split(Sequence[Sample]):
 
 
 def source(seed: int, split: str, index: int) -> np.random.Philox:
-    """A stream of its own for each picture: Philox is a keyed function of its counter, so there is nothing to mix."""
+    """The random stream of one picture: Philox is a keyed function of its counter, so each picture has its own."""
     return np.random.Philox(key=[seed, int.from_bytes(split.encode(), "little")], counter=[0, 0, 0, index])
 
 
 @dataclass
 class Scene:
-    """What is in a picture. Arrays have an entry for each thing: 0 the ground, 1 the pale star, then the shapes."""
+    """The things in a picture. Arrays have an entry for each: 0 the ground, 1 the pale star, then the shapes."""
 
     height: int
     width: int
     warm: bool
-    kind: np.ndarray  # class; GROUND: not there
+    kind: np.ndarray  # class; GROUND: no thing
     centre: np.ndarray  # (N, 2), x and y
     radius: np.ndarray  # of the circle about it
     turn: np.ndarray  # (N, 2), cosine and sine
@@ -146,14 +146,14 @@ class Scene:
 
 
 def imagine(bits: np.random.Philox, height: int, width: int) -> Scene:
-    """Draws a scene. Chance is asked for in the same order and amount whatever comes of it."""
+    """Draw a scene. The same random numbers are taken in the same order, whatever they decide."""
     side = min(height, width)
     rows = iter((bits.random_raw(24 * (MOST + 2)) >> np.uint64(11)).reshape(24, MOST + 2) * 2.0**-53)
 
     def between(low, high):
         return low + next(rows) * (high - low)
 
-    luck = next(rows)  # what there is one of in a picture
+    luck = next(rows)  # for what a picture has one of
     count = FEWEST + int(luck[0] * (MOST - FEWEST + 1))
     kind = 1 + np.floor(between(0, 5)).astype(int)
     kind[0] = kind[count + 2 :] = GROUND
@@ -195,7 +195,7 @@ def imagine(bits: np.random.Philox, height: int, width: int) -> Scene:
 
 
 def direction(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Chance (N,), (N,) -> unit vectors (N, 2): u is a quarter turn's half-angle tangent, v says which quarter."""
+    """Random (N,), (N,) -> unit vectors (N, 2): u is the half-angle tangent in a quarter turn, v the quarter."""
     cos, sin = (1 - u * u) / (1 + u * u), 2 * u / (1 + u * u)
     cos, sin = np.where(v * 2 % 1 < 0.5, [cos, sin], [-sin, cos])
     return np.where(v < 0.5, [cos, sin], [-cos, -sin]).T
@@ -239,7 +239,7 @@ def paint(scene: Scene) -> np.ndarray:
 
 
 def inside(scene: Scene, i: int, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
-    """(h, w) bool: which points at dx (w,), dy (h, 1) from its centre belong to thing i."""
+    """(h, w) bool: whether the points at dx (w,), dy (h, 1) from its centre belong to thing i."""
     kind = int(scene.kind[i])
     radius, slim, (cos, sin) = float(scene.radius[i]), float(scene.slim[i]), scene.turn[i].tolist()
     if kind in (DISC, RING):
@@ -276,7 +276,7 @@ def dress(scene: Scene, owner: np.ndarray) -> np.ndarray:
 
 
 def soften(image: np.ndarray, scene: Scene) -> np.ndarray:
-    """Blunts the edges as a lens does (1 2 1 both ways), tilts the light and adds grain."""
+    """Blur the edges as a lens does (1 2 1 both ways), tilt the light and add grain."""
     soft = image.astype(np.int16)
     soft[1:-1] = soft[:-2] + 2 * soft[1:-1] + soft[2:] >> 2
     soft[:, 1:-1] = soft[:, :-2] + 2 * soft[:, 1:-1] + soft[:, 2:] >> 2

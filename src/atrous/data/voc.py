@@ -36,8 +36,8 @@ class VOC(Files):
     )
     elsewhere = {
         "test": (
-            "The test pictures and their list are in VOC2012test.tar,\nwhich host.robots.ox.ac.uk:8080 gives to "
-            "those who log in: unpack it over this tree (it adds\nImageSets/Segmentation/test.txt and its JPEGImages)"
+            "The test pictures and their list are in VOC2012test.tar,\nwhich host.robots.ox.ac.uk:8080 gives with "
+            "a login: unpack it over this tree (it adds\nImageSets/Segmentation/test.txt and its JPEGImages)"
         )
     }
     published = {
@@ -46,26 +46,16 @@ class VOC(Files):
         "trainaug": Published(10582, "215992f6fd958f89800449fdb4bbabe6"),
         "trainvalaug": Published(12031, "7110923167de0332931c8d4dc9b949bc"),
     }
+    labels = LabelSpace(NAMES)
 
-    def __init__(
-        self,
-        root: str = "data/VOCdevkit/VOC2012",
-        train: str = "trainaug",
-        val: str = "val",
-        cache: str | None = None,
-        max_bad: int = 0,
-    ):
-        super().__init__(root, train, val, cache, max_bad)
-        self.labels = LabelSpace(NAMES)  # in PASCAL's colours
-
-    def listed(self, name: str) -> list[Pair]:
+    def list_pairs(self, name: str) -> list[Pair]:
         ids = find_list(self, name, (LISTS, ADDED_LISTS))
-        # Scores are taken on the original labels; those of the added pictures stand in a folder of their own.
+        # Scores are taken on the original labels; a folder of its own holds those of the added pictures.
         augmented = "aug" in name and (self.root / "SegmentationClassAug").is_dir()
         return pascal_pairs(self.root, ids, "SegmentationClassAug" if augmented else "SegmentationClass")
 
     def form(self, split: str, competition: int) -> Form:
-        """As the development kit has it; 5 is for those who train on VOC alone, 6 for those who do not."""
+        """The development kit's form; competition 5 is for training on VOC alone, 6 for training on other data too."""
         if competition not in (5, 6):
             raise ValueError(f"`competition` must be 5 (trained on VOC's pictures alone) or 6 (got {competition})")
         return Form(
@@ -88,7 +78,7 @@ class VOC(Files):
                 "VOC 2012",
                 into=self.root,
                 names=("VOCtrainval_11-May-2012.tar",),
-                told="The pictures and labels of VOC 2012, 2 GB, from host.robots.ox.ac.uk/pascal/VOC/voc2012.",
+                source="The pictures and labels of VOC 2012, 2 GB, from host.robots.ox.ac.uk/pascal/VOC/voc2012.",
                 url="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
                 md5="6cd6e144f989b92b3379bac3b3de84fd",
                 strip="VOCdevkit/VOC2012/",
@@ -99,7 +89,7 @@ class VOC(Files):
                 "SBD",
                 into=self.root,
                 names=("benchmark.tgz",),
-                told=(
+                source=(
                     "SBD's labels for the other training pictures, 1.4 GB; its page at Berkeley comes and goes, but\n"
                     "mirrors have the same file. Without it VOC's own 1464 pictures are ready: data.train=train"
                 ),
@@ -150,3 +140,18 @@ def trainaug_label(source: LabelSource) -> bytes | memoryview:
         return source.png.read_bytes()
     label = np.asarray(read_mat(source.mat, "GTcls").Segmentation, np.uint8)
     return encode_label(label, voc_palette(len(NAMES)))
+
+
+def voc2010(root: Path) -> Unpack:
+    """The step that unpacks the pictures which PASCAL-Context and PASCAL-Part label."""
+    return Unpack(
+        "VOC 2010",
+        into=root,
+        names=("VOCtrainval_03-May-2010.tar",),
+        source="The pictures of VOC 2010, 1.3 GB, from host.robots.ox.ac.uk/pascal/VOC/voc2010.",
+        url="http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
+        md5="da459979d0c395079b5c75ee67908abb",
+        strip="VOCdevkit/VOC2010/",
+        keep=("JPEGImages/", "ImageSets/Main/"),
+        gives=("JPEGImages", "ImageSets/Main/train.txt", "ImageSets/Main/val.txt"),
+    )

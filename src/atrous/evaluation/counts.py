@@ -19,9 +19,10 @@ from torch import Tensor
 
 from atrous.batch import check_finite, labels_of
 from atrous.crf import DenseCRF
-from atrous.data.parallel import ahead, cores, spread
+from atrous.data.parallel import map_in_threads, spread
 from atrous.disk import append_lines, make_folder
 from atrous.inference.probs import Probabilities
+from atrous.machine import cores
 from atrous.metric.confusion import Counts, confusion
 
 Report = Callable[[int, int], None]
@@ -79,7 +80,8 @@ class CountStore:
         missing = [index for index in indices if self.lacks(None, index)]
         if missing:
             make_folder(self.folder, "run")
-        for done, (index, sample) in enumerate(zip(missing, ahead(self.probs.split, missing))):
+        samples = map_in_threads(self.probs.split.__getitem__, missing, threads=2)
+        for done, (index, sample) in enumerate(zip(missing, samples)):
             report(done, len(missing))
             given = scores(sample.image)
             check_finite(given, f"the picture {sample.name}")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from atrous.batch import IGNORE, LabelSpace, voc_palette
 from atrous.data.image import read_image, read_stored
-from atrous.data.photo import ORIENTATION, turned
+from atrous.data.photo import ORIENTATION, turn
 from atrous.draw.picture import png
 from atrous.inference.batch_files import png_note
 from atrous.inference.probs import npy
@@ -202,7 +202,7 @@ def read_turned(path: Path, fits: Callable[[tuple[int, ...]], Any]) -> tuple[np.
         return image, ()
     if fits(image.shape[:2]):
         return image, (AS_STORED,)
-    upright = turned(image, orientation)
+    upright = turn(image, orientation)
     return (upright, (TURNED,)) if fits(upright.shape[:2]) else (image, ())
 
 

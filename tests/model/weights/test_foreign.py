@@ -28,7 +28,7 @@ def test_weights_from_elsewhere_are_scored_in_the_network_of_an_experiment(
     words = [f"run={tmp_path / 'net.pth'}", "like=voc", *SMALL, f"root={voc}"]
     assert main(["evaluate", *words, f"out={tmp_path / 'out'}"]) == 0
     found = json.loads((tmp_path / "out" / "result.json").read_text())
-    samples = VOC(str(voc)).split("val")
+    samples = VOC(str(voc), "train", "val").split("val")
     assert found["protocol"]["pictures"] == len(samples) == 3
     assert found["protocol"]["dataset"] == "atrous.data.voc.VOC"
     counts = []
