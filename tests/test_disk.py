@@ -11,7 +11,7 @@ from atrous.disk import append_lines, replacing, write_whole, writing
 
 @pytest.fixture(autouse=True)
 def another_process(monkeypatch):
-    """As if no folder had been cleaned yet."""
+    """Forget which folders have been cleaned."""
     monkeypatch.setattr(disk, "_cleaned", set())
 
 

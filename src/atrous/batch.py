@@ -13,7 +13,7 @@ IGNORE = 255
 """The label of a pixel that counts nowhere: void, border, padding."""
 
 VOID = (224, 224, 192)
-"""Its colour: entry 255 of PASCAL's palette."""
+"""The colour of IGNORE: entry 255 of PASCAL's palette."""
 
 
 class Sample(NamedTuple):

@@ -1,4 +1,4 @@
-"""What this machine gives a process: its cores."""
+"""The machine on which this process runs: its cores."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def cores() -> int:
-    """How many this process may run on; all of the machine's where the system can't say (macOS)."""
+    """The number of cores that this process may use; all of them on macOS, which restricts no process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,7 +16,7 @@ from atrous.loss import CrossEntropy
 
 
 def run_check(root: Path, capsys, *overrides: str, code: int = 0) -> tuple[str, str]:
-    """What `atrous check-data` prints about a miniature VOC, on stdout and on stderr."""
+    """Check a miniature VOC; return what is printed on stdout and on stderr."""
     usual = ("data=voc", f"data.root='{root}'", "data.train=train", f"out='{root / 'out'}'")
     given = {override.split("=")[0] for override in overrides}
     defaults = [override for override in usual if override.split("=")[0] not in given]
@@ -128,7 +128,7 @@ def test_a_clean_part_of_the_published_set_is_fine_with_subset(tmp_path, capsys)
 
 
 def test_as_many_pictures_that_are_others_are_a_problem(tmp_path, capsys):
-    """Found by the md5 of the sorted names alone."""
+    """Only the md5 of the sorted names shows it."""
     write_voc(tmp_path)
     for name, count in (("train", 1464), ("val", 1449)):
         ids = [SPLITS[name][0], *(f"{name}{k}" for k in range(count - 1))]

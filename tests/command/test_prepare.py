@@ -6,7 +6,7 @@ from miniature import ARCHIVES
 from atrous.__main__ import main
 
 
-def prepare(capsys, *overrides: str) -> tuple[int, str, str]:
+def run_prepare(capsys, *overrides: str) -> tuple[int, str, str]:
     code = main(["prepare", *overrides])
     printed = capsys.readouterr()
     return code, printed.out, printed.err
@@ -15,7 +15,7 @@ def prepare(capsys, *overrides: str) -> tuple[int, str, str]:
 def test_from_archives_to_a_dataset_and_again(tmp_path, capsys):
     ARCHIVES["voc"](tmp_path / "archives")
     overrides = ["data=voc", f"root={tmp_path / 'root'}", f"archives={tmp_path / 'archives'}", "checksum=false"]
-    code, out, _ = prepare(capsys, *overrides)
+    code, out, _ = run_prepare(capsys, *overrides)
     assert code == 0
     for line in ("VOC 2012: 14 files", "SBD: 4 files", "labels: 7 made", "lists: trainaug 5, trainvalaug 7"):
         assert line in out
@@ -23,11 +23,11 @@ def test_from_archives_to_a_dataset_and_again(tmp_path, capsys):
     assert "make check-data DATASET=voc" in out
     for path in (tmp_path / "archives").iterdir():
         path.unlink()
-    code, out, _ = prepare(capsys, *overrides)
+    code, out, _ = run_prepare(capsys, *overrides)
     assert code == 0
     assert out.count("done before") == 3
     (tmp_path / "root/SegmentationClassAug/2008_000008.png").unlink()
-    code, out, _ = prepare(capsys, *overrides, "again=true")
+    code, out, _ = run_prepare(capsys, *overrides, "again=true")
     assert code == 0
     assert "SBD: done before, and its archive is gone" in out
     assert "labels: 1 made, 6 were there" in out
@@ -35,7 +35,7 @@ def test_from_archives_to_a_dataset_and_again(tmp_path, capsys):
 
 def test_archives_that_are_not_the_published_ones_are_refused(tmp_path, capsys):
     ARCHIVES["voc"](tmp_path / "archives")
-    code, _, err = prepare(capsys, "data=voc", f"root={tmp_path / 'root'}", f"archives={tmp_path / 'archives'}")
+    code, _, err = run_prepare(capsys, "data=voc", f"root={tmp_path / 'root'}", f"archives={tmp_path / 'archives'}")
     assert code == 2
     assert "VOCtrainval_11-May-2012.tar is incomplete, or not the published archive" in err
     assert "checksum=false" in err
@@ -54,7 +54,7 @@ def test_archives_that_are_not_the_published_ones_are_refused(tmp_path, capsys):
 )
 def test_a_mistake_is_one_message_and_exit_code_2(overrides, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, err = prepare(capsys, *overrides)
+    code, _, err = run_prepare(capsys, *overrides)
     assert code == 2
     assert message in err
     assert len(err.splitlines()) <= 6
@@ -62,7 +62,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(overrides, message, tmp_path, 
 
 
 def test_what_needs_no_preparing_says_so(capsys):
-    code, out, _ = prepare(capsys, "data=shapes")
+    code, out, _ = run_prepare(capsys, "data=shapes")
     assert code == 0
     assert "there is nothing to prepare" in out
 
@@ -70,12 +70,12 @@ def test_what_needs_no_preparing_says_so(capsys):
 def test_a_missing_source_is_not_a_missing_archive(tmp_path, capsys):
     ARCHIVES["voc"](tmp_path / "archives")
     overrides = ["data=voc", f"root={tmp_path / 'root'}", f"archives={tmp_path / 'archives'}", "checksum=false"]
-    assert prepare(capsys, *overrides)[0] == 0
+    assert run_prepare(capsys, *overrides)[0] == 0
     for path in (tmp_path / "archives").iterdir():
         path.unlink()
     for folder in ("SegmentationClass", "SegmentationClassAug"):
         (tmp_path / "root" / folder / "2008_000001.png").unlink()
-    code, out, err = prepare(capsys, *overrides, "again=true")
+    code, out, err = run_prepare(capsys, *overrides, "again=true")
     assert code == 2
     assert (
         "SegmentationClass/2008_000001.png is missing, from which SegmentationClassAug/2008_000001.png is made" in err

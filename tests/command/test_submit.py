@@ -250,7 +250,7 @@ def test_a_network_of_half_size_pictures_gives_label_ids_at_full_size(tmp_path):
         (["run=run", "data=camvid", "root=VOC2012"], "knows 21 classes, the dataset has 11"),
         (["run=run", "data=shapes"], "Shapes has no server that takes predictions: data=voc and data=cityscapes"),
         (["check=a.tgz"], "whose pictures is `check` an archive for? data=voc, data=cityscapes"),
-        (["check=a.tgz", "data=voc", "root=VOC2012"], "there is no file a.tgz: an archive .tgz is wanted"),
+        (["check=a.tgz", "data=voc", "root=VOC2012"], "there is no file a.tgz: it must be a .tgz archive"),
         (["check=a.tgz", "data=voc", "root=VOC2012", "split=null"], "`split` must name the pictures: split=test"),
         (["run=run", "root=VOC2012", "split=null"], "`split` must name the pictures: split=test"),
         (["check=b.tgz", "data=camvid", "root=VOC2012"], "camvid has no server that takes predictions"),

@@ -121,7 +121,7 @@ class Broken(Exception):
 
 
 @pytest.mark.parametrize("at", [1, 4, 11, 20])
-def test_broken_off_and_repeated_it_ends_as_the_unbroken_one_without_decoding_twice(at, root, monkeypatch):
+def test_an_interrupted_copy_ends_as_an_uninterrupted_one_and_decodes_nothing_twice(at, root, monkeypatch):
     monkeypatch.setattr(cache, "CHUNK", 4)
     whole = copy_of(root)
     pixels, index = whole._path("pixels").read_bytes(), whole._path("index").read_bytes()
@@ -152,7 +152,7 @@ def breaks_at(stop: int):
 
 
 @pytest.mark.parametrize("then", ["broken off at once", "no room", "cut short"])
-def test_what_was_done_of_pixels_that_are_gone_counts_for_nothing(root, monkeypatch, then):
+def test_progress_on_missing_pixels_counts_for_nothing(root, monkeypatch, then):
     monkeypatch.setattr(cache, "CHUNK", 4)
     with pytest.raises(Broken):
         copy_of(root, fill=False).fill(breaks_at(12))
@@ -172,7 +172,7 @@ def test_what_was_done_of_pixels_that_are_gone_counts_for_nothing(root, monkeypa
     assert equal(copy_of(root), VOC(str(root), "train", "val").split("train"))
 
 
-def test_killed_it_goes_on_where_it_stopped(root):
+def test_killed_it_continues_where_it_stopped(root):
     slow = f"""
 import time
 from atrous.data import cache
@@ -193,7 +193,7 @@ voc.split("train").fill(lambda done, total: time.sleep(0.2))
     assert equal(decoded, VOC(str(root), "train", "val").split("train"))
 
 
-def test_of_two_processes_that_fill_at_once_one_does_the_work(root):
+def test_when_two_processes_fill_at_once_one_does_the_work(root):
     code = f"""
 import time
 from atrous.data.voc import VOC
@@ -248,13 +248,13 @@ def test_where_there_is_too_little_room_none_is_kept(root, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
-def test_where_no_room_can_be_set_aside_it_is_filled_all_the_same(root, monkeypatch, number):
+def test_where_no_room_can_be_reserved_it_is_filled_all_the_same(root, monkeypatch, number):
     monkeypatch.setattr(os, "posix_fallocate", fails_with(number))
     assert equal(copy_of(root), VOC(str(root), "train", "val").split("train"))
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 20, None])
-def test_a_torn_index_is_no_index(root, content):
+def test_a_torn_index_counts_for_nothing(root, content):
     decoded = copy_of(root)
     path = decoded._path("index")
     path.write_bytes(path.read_bytes()[:-3] if content is None else content)

@@ -74,7 +74,7 @@ def test_colours_are_also_those_of_the_pictures_drawn(tmp_path):
     assert folder.labels.palette.tolist() == [list(rgb) for rgb in RGB.values()]
 
 
-def test_a_colour_that_is_nobodys_is_named_with_its_file(tmp_path):
+def test_an_unknown_colour_is_named_with_its_file(tmp_path):
     root = write(tmp_path, KINDS["colour"], "colour")
     Image.fromarray(np.full((6, 9, 3), (1, 2, 3), np.uint8)).save(root / "labels/a.png")
     folder = open_folder(root)
@@ -152,7 +152,7 @@ def test_two_pictures_of_one_name_are_refused(tmp_path):
         ("names: [a]\nignore: void", "`ignore` is a value, a colour"),
     ],
 )
-def test_a_yaml_file_that_cant_be_meant_is_refused(settings, message, tmp_path):
+def test_a_wrong_yaml_file_is_refused(settings, message, tmp_path):
     (tmp_path / "dataset.yaml").write_text(settings)
     with pytest.raises(ValueError, match=message):
         open_folder(tmp_path)

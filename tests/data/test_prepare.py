@@ -51,7 +51,7 @@ def test_a_repeat_reads_no_archive_and_changes_nothing(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_broken_off_anywhere_and_repeated_it_ends_as_the_unbroken_one(name, tmp_path):
+def test_interrupted_anywhere_and_repeated_it_ends_as_an_uninterrupted_one(name, tmp_path):
     ARCHIVES[name](tmp_path / "archives")
     calls = 0
 
@@ -78,7 +78,7 @@ def test_broken_off_anywhere_and_repeated_it_ends_as_the_unbroken_one(name, tmp_
         assert tree(root) == whole
 
 
-def test_killed_it_goes_on_with_what_is_missing(tmp_path):
+def test_killed_it_continues_with_what_is_missing(tmp_path):
     ARCHIVES["voc"](tmp_path / "archives")
     prepared(DATASETS["voc"](root=str(tmp_path / "whole")), tmp_path / "archives")
     root = tmp_path / "killed"
@@ -91,9 +91,7 @@ from miniature import prepared
 voc = VOC({str(root)!r}, "trainaug", "val")
 prepared(voc, Path({str(tmp_path / "archives")!r}), lambda done, total: time.sleep(0.05))
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", slow], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    )
+    process = subprocess.Popen([sys.executable, "-c", slow], env={**os.environ, "PYTHONPATH": "tests"})
     while not list(root.rglob("SegmentationClassAug/*.png")):
         time.sleep(0.01)
         assert process.poll() is None

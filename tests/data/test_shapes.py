@@ -118,7 +118,7 @@ def twins(index: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, 
 
 
 def test_sun_and_moon_differ_only_in_what_lies_far_away():
-    seen = 0
+    visible = 0
     for index in range(40):
         (day, sun), (night, moon), distance = twins(index)
         # The labels differ in the name of the star alone.
@@ -128,8 +128,8 @@ def test_sun_and_moon_differ_only_in_what_lies_far_away():
         assert differ.any()
         if (sun == SUN).any():
             assert distance[differ].min() - distance[sun == SUN].max() >= 24
-            seen += 1
-    assert seen >= 20
+            visible += 1
+    assert visible >= 20
 
 
 def test_sun_and_moon_are_equally_likely():

@@ -127,7 +127,7 @@ def test_cityscapes_gets_grey_pngs_of_label_ids_all_in_one_place(cityscapes, tmp
 
 
 @pytest.mark.parametrize("end", ["tgz", "zip"])
-def test_the_same_predictions_give_the_same_bytes_and_tell_of_nobody(end, voc, cityscapes, tmp_path, monkeypatch):
+def test_the_same_predictions_give_the_same_bytes_and_name_nobody(end, voc, cityscapes, tmp_path, monkeypatch):
     dataset = voc if end == "tgz" else cityscapes
     first = archive_of(dataset, tmp_path / f"one.{end}").read_bytes()
     form = dataset.form("test", 6)
@@ -140,7 +140,7 @@ def test_the_same_predictions_give_the_same_bytes_and_tell_of_nobody(end, voc, c
             assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in tar} == {(0, 0, 0, "", "")}
 
 
-def test_a_dataset_without_a_server_says_so():
+def test_a_dataset_without_a_server_names_those_that_have_one():
     with pytest.raises(ValueError, match="camvid has no server that takes predictions: data=voc and data=cityscapes"):
         CamVid("data/camvid", "train", "val").form("test", 6)
 
@@ -390,7 +390,7 @@ def garbage(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_no_garbage_is_more_to_the_checker_than_a_wrong_file(voc):
+def test_garbage_is_only_a_wrong_file_to_the_checker(voc):
     form, rng, kinds = voc.form("test", 6), np.random.default_rng(0), set()
     size = (33, 41)
     content = form.encode(rng.integers(0, 21, size).astype(np.uint8))

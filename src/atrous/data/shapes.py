@@ -87,14 +87,14 @@ class Shapes:
         self.lengths = {self.train: train_pictures, self.val: val_pictures}
         self.labels = LabelSpace(NAMES, np.array(COLOURS, np.uint8))
 
-    def split(self, name: str) -> Split:
+    def split(self, name: str) -> ShapesSplit:
         if name not in self.lengths:
             raise ValueError(f"`split` must be one of {', '.join(self.lengths)} (got {name!r})")
-        return Split(name, self.lengths[name], self.size, self.seed)
+        return ShapesSplit(name, self.lengths[name], self.size, self.seed)
 
 
 @dataclass(frozen=True)
-class Split(Sequence[Sample]):
+class ShapesSplit(Sequence[Sample]):
     """The pictures of one split, each drawn on access."""
 
     name: str

@@ -54,7 +54,7 @@ class Form:
         return buffer.getvalue()
 
     def wrong_values(self, counts: Sequence[int]) -> str | None:
-        """What is wrong with the values of a prediction, None if nothing is; `counts`: (256,), pixels of each value."""
+        """The problem with a prediction's values, None if there is none; `counts`: (256,), pixels of each value."""
         present = [value for value, count in enumerate(counts) if count]
         wrong = [value for value in present if value not in self.values]
         if not wrong:
