@@ -6,7 +6,6 @@ import json
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from atrous.config.override import check_number
 from atrous.config.schema import Browse, Split
 from atrous.datamodule import AugmentedPictures, PictureDataset, Stream
 from atrous.disk import out_folder, write_whole
-from atrous.draw.page import data_url, fill, packed, shares
+from atrous.draw.page import class_shares, compress, data_url, fill, template
 from atrous.draw.picture import contact_sheet, occurring, png
 
 log = logging.getLogger("atrous")
@@ -72,8 +71,7 @@ def render(title: str, facts: Mapping[str, str], samples: Sequence[Sample], labe
         for entry in occurring((sample.label for sample in samples), labels)
     ]
     data = {"title": title, "facts": facts, "classes": classes, "cards": [card(sample) for sample in samples]}
-    template = files("atrous.command").joinpath("browse.html").read_text("utf-8")
-    return fill(template, title, data)
+    return fill(template("browse"), title, data)
 
 
 def card(sample: Sample) -> dict[str, Any]:
@@ -83,8 +81,8 @@ def card(sample: Sample) -> dict[str, Any]:
         "width": width,
         "height": height,
         "image": data_url(sample.image),
-        "packed": packed(sample.label),
-        "shares": shares(sample.label),
+        "packed": compress(sample.label),
+        "shares": class_shares(sample.label),
     }
 
 

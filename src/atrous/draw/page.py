@@ -1,4 +1,4 @@
-"""Pages for people: one file that needs no other, with its data and its pictures inside of it."""
+"""HTML pages in a single file each, with their data and pictures embedded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import html
 import io
 import json
 import zlib
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -15,33 +16,42 @@ from PIL import Image
 from atrous.draw.picture import png
 
 
-def fill(template: str, title: str, data: Any) -> str:
-    """The template with its {{title}} and its {{data}}, which a script reads as JSON."""
+def template(name: str) -> str:
+    """Read the HTML of the page `name`, which `fill` completes."""
+    return files("atrous.draw").joinpath("templates", f"{name}.html").read_text("utf-8")
+
+
+def fill(page: str, title: str, data: Any) -> str:
+    """Replace {{title}} and {{data}} in a template; the page's script reads the data as JSON."""
     # A script ends at the first `</script`, also within a string.
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    before, _, after = template.partition("{{data}}")
+    before, _, after = page.partition("{{data}}")
     return before.replace("{{title}}", html.escape(title)) + text + after
 
 
 def data_url(image: np.ndarray) -> str:
-    """PNG where that is small, else a JPEG that looks the same."""
+    """Encode (H, W, 3) uint8 as a data URL: a PNG or a JPEG without visible loss, whichever is smaller."""
     picture, jpeg = Image.fromarray(image), io.BytesIO()
     picture.save(jpeg, format="jpeg", quality=93, subsampling=0)
     kind, content = min(("png", png(picture)), ("jpeg", jpeg.getbuffer()), key=lambda encoded: len(encoded[1]))
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def png_url(picture: Image.Image, **how: Any) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png(picture, optimize=True, **how)).decode()}"
+def png_url(picture: Image.Image, **options: Any) -> str:
+    """Encode a picture as a PNG data URL."""
+    return f"data:image/png;base64,{base64.b64encode(png(picture, optimize=True, **options)).decode()}"
 
 
-def packed(label: np.ndarray) -> str:
-    """Not a picture: browsers that guard against fingerprints read the pixels of a picture back with noise."""
+def compress(label: np.ndarray) -> str:
+    """Compress a label map (H, W) for a script to read.
+
+    A picture would not do: browsers that guard against fingerprinting add noise to the pixels that a script reads.
+    """
     return base64.b64encode(zlib.compress(label.tobytes(), 9)).decode()
 
 
-def shares(label: np.ndarray) -> list[tuple[int, float]]:
-    """(class, part of the pixels) of those that occur, the largest first."""
+def class_shares(label: np.ndarray) -> list[tuple[int, float]]:
+    """Return (class, share of the pixels) for each class that occurs, the largest share first."""
     values, counts = np.unique(label, return_counts=True)
-    found = [(int(value), round(float(count) / label.size, 6)) for value, count in zip(values, counts)]
-    return sorted(found, key=lambda item: -item[1])
+    shares = [(int(value), round(float(count) / label.size, 6)) for value, count in zip(values, counts)]
+    return sorted(shares, key=lambda item: -item[1])

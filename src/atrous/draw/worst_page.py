@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from atrous.batch import IGNORE, VOID, LabelSpace
-from atrous.draw.page import data_url, fill, packed, png_url
+from atrous.draw.page import compress, data_url, fill, png_url, template
 from atrous.draw.picture import MENDED, SPOILT, UNCOUNTED, WRONG, errors, indexed
 
 
@@ -29,7 +28,7 @@ def draw_card(
         "image": data_url(np.asarray(photo if scale == 1 else photo.resize(size, Image.Resampling.LANCZOS))),
         "maps": [png_url(indexed(each, palette)) for each in maps],
         "errors": error_url(prediction, label, refined, size),
-        "packed": packed(np.stack(maps)),
+        "packed": compress(np.stack(maps)),
     }
 
 
@@ -63,4 +62,4 @@ def render(title: str, facts: dict[str, str], cards: Sequence[dict], labels: Lab
         "titles": ["truth", "prediction", "after the CRF"],
         "cards": list(cards),
     }
-    return fill(files("atrous.command").joinpath("worst.html").read_text("utf-8"), title, data)
+    return fill(template("worst"), title, data)

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from PIL import Image, ImageOps
 
 from atrous.batch import LabelSpace
 from atrous.crf import DenseCRF
-from atrous.draw.page import data_url
+from atrous.draw.page import data_url, template
 from atrous.inference.predictor import Predictor
 from atrous.inference.segmenter import pixels
 from atrous.inference.studio import Segmented, Studio
@@ -214,7 +213,7 @@ def errors_on_page(gradio: Any, names: Mapping[str, str] | None = None) -> Itera
 
 def pieces() -> tuple[str, str, str]:
     """The viewer's HTML, CSS and JavaScript, which gradio takes one by one, from the one file that holds them."""
-    text = files("atrous.command").joinpath("demo.html").read_text("utf-8")
+    text = template("demo")
     css, _, rest = text.partition("<style>")[2].partition("</style>")
     body, _, rest = rest.partition("<script>")
     return body.strip(), css, rest.partition("</script>")[0]

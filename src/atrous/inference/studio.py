@@ -18,7 +18,7 @@ from atrous.config.build import build_files
 from atrous.config.trust import check_targets
 from atrous.crf import DenseCRF
 from atrous.crf.energy import VALUES
-from atrous.draw.page import data_url, packed, shares
+from atrous.draw.page import class_shares, compress, data_url
 from atrous.inference.predictor import Predictor
 
 EXAMPLES = 8
@@ -91,7 +91,7 @@ def overrides_of(crf: DenseCRF) -> str | None:
 
 
 def panel(title: str, label: np.ndarray, seconds: float) -> dict[str, Any]:
-    return {"title": title, "packed": packed(label), "shares": shares(label), "seconds": round(seconds, 3)}
+    return {"title": title, "packed": compress(label), "shares": class_shares(label), "seconds": round(seconds, 3)}
 
 
 def shrink(image: np.ndarray, largest: int | None) -> np.ndarray:

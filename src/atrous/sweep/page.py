@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from atrous.draw.page import data_url, fill, png_url
+from atrous.draw.page import data_url, fill, png_url, template
 from atrous.sweep.cell import Cell, Plan
 from atrous.sweep.report import ENDS
 from atrous.sweep.table import columns, every, notes
-
-TEMPLATE = Path(__file__).with_name("report.html")
 
 
 def page(planned: Plan, data: Mapping[str, Any]) -> str:
@@ -31,7 +29,7 @@ def page(planned: Plan, data: Mapping[str, Any]) -> str:
         "pictures": side_by_side(kept),
         "classes": classes(kept),
     }
-    return fill(TEMPLATE.read_text(), data["title"], content)
+    return fill(template("report"), data["title"], content)
 
 
 def table(data: Mapping[str, Any]) -> dict[str, Any]:
