@@ -57,10 +57,10 @@ def test_a_noisy_square_gets_its_edge_back():
     rng = torch.Generator().manual_seed(0)
     image = (torch.where(square, 200, 60) + 5 * torch.randn(1, 3, 60, 60, generator=rng)).byte()
     # The network knows the square by its blurred and shifted shape, and errs at every fifth pixel.
-    seen = torch.roll(square, (3, -3), (2, 3)).float()
-    seen = torch.nn.functional.avg_pool2d(seen, 9, 1, 4)
-    seen = torch.where(torch.rand(seen.shape, generator=rng) < 0.2, 1 - seen, seen)
-    before = 0.1 + 0.8 * torch.cat([1 - seen, seen], 1)
+    blurred = torch.roll(square, (3, -3), (2, 3)).float()
+    blurred = torch.nn.functional.avg_pool2d(blurred, 9, 1, 4)
+    blurred = torch.where(torch.rand(blurred.shape, generator=rng) < 0.2, 1 - blurred, blurred)
+    before = 0.1 + 0.8 * torch.cat([1 - blurred, blurred], 1)
     after = DenseCRF(w1=10, sigma_alpha=30, sigma_beta=20, w2=3, sigma_gamma=3)(image, before)
     assert ((before.argmax(1) == 1) != square[:, 0]).float().mean() > 0.1
     assert ((after.argmax(1) == 1) == square[:, 0]).all()
@@ -160,8 +160,8 @@ def test_importing_it_imports_torch_and_no_more():
     heavy = ["pydensecrf", "lightning", "hydra", "torchvision", "PIL", "scipy", "concurrent.futures.process"]
     code = f"import sys, atrous.crf; print([m for m in {heavy} if m in sys.modules])"
     with cold():
-        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert found.strip() == "[]"
+        output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"
 
 
 @pytest.mark.parametrize("normalization", ["symmetric", "after"])
@@ -177,8 +177,8 @@ def test_many_weights_on_one_lattice_give_what_each_gives_alone(natural, smooth,
 def test_a_compatibility_may_be_rows_of_numbers(natural, smooth):
     image, probs = natural(1, 9, 12), smooth(1, 2, 9, 12)
     rows = [[0, 1], [0.5, 0]]
-    told, given = (DenseCRF(5, 50, 10, 3, 3, compatibility=c) for c in (rows, torch.tensor(rows)))  # type: ignore[arg-type]
-    assert torch.equal(told(image, probs), given(image, probs))
+    from_rows, from_tensor = (DenseCRF(5, 50, 10, 3, 3, compatibility=c) for c in (rows, torch.tensor(rows)))  # type: ignore[arg-type]
+    assert torch.equal(from_rows(image, probs), from_tensor(image, probs))
     for wrong in ([[0, 1], [2]], [["a"]], 3.5j):
         with pytest.raises(ValueError, match="`compatibility`"):
             DenseCRF(5, 50, 10, 3, 3, compatibility=wrong)  # type: ignore[arg-type]

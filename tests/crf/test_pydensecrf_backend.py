@@ -19,9 +19,9 @@ def installed():
 
 def _compare(image, probs, parameters, **options):
     ours = DenseCRF(*parameters, **options)(image, probs)
-    theirs = DenseCRF(*parameters, **options | {"backend": "pydensecrf"})(image, probs)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
-    assert (ours.argmax(1) == theirs.argmax(1)).float().mean() >= 0.9999
+    reference = DenseCRF(*parameters, **options | {"backend": "pydensecrf"})(image, probs)
+    torch.testing.assert_close(ours, reference, rtol=0, atol=1e-4)
+    assert (ours.argmax(1) == reference.argmax(1)).float().mean() >= 0.9999
 
 
 @BOTH

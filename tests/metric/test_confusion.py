@@ -4,6 +4,7 @@ import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from atrous.batch import IGNORE
+from atrous.metric import bootstrap
 from atrous.metric.boundary import BOUNDARY, WIDTHS, near_boundary, near_void
 from atrous.metric.confusion import Counts, Scores, boundary_iou, confusion, trimap
 
@@ -61,6 +62,23 @@ def test_iou_is_torchmetrics_where_both_are_defined(pictures):
     np.testing.assert_allclose(Scores.of(matrix_of(*pictures)).iou[:4], oracle.compute()[:4], rtol=1e-6)
 
 
+def test_every_iou_is_the_same_to_the_last_bit(pictures):
+    """A set's scores, the bootstrap's and a boundary's have one formula, hit / (truth + predicted - hit) in float64."""
+    rng = np.random.default_rng(0)
+    matrices = [matrix_of(*pictures).numpy(), rng.integers(0, 10**9, (21, 21)), np.zeros((2, 2), int)]
+    for matrix in matrices:
+        counts = bootstrap.parts(matrix)
+        names = [str(c) for c in range(len(matrix))]
+        expected = [
+            hit / (truth + predicted - hit) if truth or predicted else np.nan
+            for hit, truth, predicted in counts.T.astype(float).tolist()
+        ]
+        np.testing.assert_array_equal(Scores.of(matrix).iou, expected)
+        np.testing.assert_array_equal(bootstrap.iou(counts), expected)
+        boundary = boundary_iou(counts, names)["iou"]
+        np.testing.assert_array_equal([np.nan if x is None else x for x in boundary.values()], expected)
+
+
 def test_the_score_of_a_set_is_not_the_mean_over_its_pictures(pictures):
     whole = Scores.of(matrix_of(*pictures)).mean_iou
     each = np.mean([Scores.of(matrix_of([p], [y])).mean_iou for p, y in zip(*pictures)])
@@ -106,7 +124,7 @@ def test_a_trimap_is_the_papers_dilation_by_brute_force(pictures):
     label = draw.integers(0, 3, (50, 64)).astype(np.uint8)
     label[draw.random(label.shape) < 0.002] = IGNORE
     prediction = draw.integers(0, 3, label.shape).astype(np.uint8)
-    found, void = near_void(prediction, label, 3).cumsum(0), np.argwhere(label == IGNORE)
+    counts, void = near_void(prediction, label, 3).cumsum(0), np.argwhere(label == IGNORE)
     assert 2 < len(void) < 20
     for w in (1, 2, 5, 11, 40):
         band = np.zeros(label.shape, bool)
@@ -115,7 +133,7 @@ def test_a_trimap_is_the_papers_dilation_by_brute_force(pictures):
         band &= label != IGNORE
         expected = np.zeros((3, 3), int)
         np.add.at(expected, (label[band], prediction[band]), 1)
-        np.testing.assert_array_equal(found[w - 1], expected)
+        np.testing.assert_array_equal(counts[w - 1], expected)
 
 
 def test_a_trimaps_scores_are_those_of_its_band():
@@ -151,11 +169,11 @@ def test_a_boundary_is_that_of_one_binary_mask_for_each_class(pictures):
     label[draw.random(label.shape) < 0.01] = IGNORE
     reach = round(BOUNDARY * np.hypot(*label.shape))
     assert reach == 2
-    found = near_boundary(prediction, label, 5)
+    counts = near_boundary(prediction, label, 5)
     for c in range(5):
         truth, guess = label == c, (prediction == c) & (label != IGNORE)
         truth, guess = truth & ~eroded(truth, reach), guess & ~eroded(guess, reach)
-        assert found[:, c].tolist() == [(truth & guess).sum(), truth.sum(), guess.sum()]
+        assert counts[:, c].tolist() == [(truth & guess).sum(), truth.sum(), guess.sum()]
 
 
 def test_the_boundary_of_a_square_and_of_the_same_a_pixel_aside():
@@ -164,8 +182,8 @@ def test_the_boundary_of_a_square_and_of_the_same_a_pixel_aside():
     aside = np.roll(label, 1, axis=1)
     same = boundary_iou(near_boundary(label, label, 2), "ab")
     assert same["iou"] == {"a": 1.0, "b": 1.0}
-    both, truth, found = near_boundary(aside, label, 2)[:, 1]
-    assert (truth, found) == (36, 36)  # the rim of 10 x 10
+    both, truth, predicted = near_boundary(aside, label, 2)[:, 1]
+    assert (truth, predicted) == (36, 36)  # the rim of 10 x 10
     assert both == 2 * 9 + 0  # the upper and lower rows, a pixel short
     iou = boundary_iou(near_boundary(aside, label, 2), "ab")
     assert iou["iou"]["b"] == 18 / 54

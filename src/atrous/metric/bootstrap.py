@@ -1,8 +1,8 @@
-"""Two networks on the same pictures: how much better one is, and what of that another draw of pictures might undo.
+"""The paired bootstrap: how much better one network is than another on the same pictures, with an interval.
 
-The bootstrap draws as many pictures as there are, with replacement, again and again, the same for both networks. Each
-draw is scored as a set is: IoU from its summed counts of pixels, never a mean of per-picture scores. It tells of the
-pictures alone; how much two trainings of one network differ, only several seeds tell.
+It draws as many pictures as there are, with replacement, again and again, the same for both networks. Each draw is
+scored as a set is: IoU from its summed counts of pixels, never a mean of per-picture scores. The interval covers the
+choice of pictures alone; how much two trainings of one network differ, only several seeds show.
 """
 
 from __future__ import annotations
@@ -13,45 +13,51 @@ from typing import Any
 
 import numpy as np
 
+from atrous.metric.confusion import intersection_over_union
+
 LEVEL = 0.95
 CHUNK = 1 << 22
-"""Drawn pictures that are in memory at a time."""
+"""Drawn pictures held in memory at a time."""
 
 
 def parts(confusion: np.ndarray) -> np.ndarray:
-    """(..., C, C) counts, rows truth -> (..., 3, C): right, in the truth, predicted. All that IoU needs."""
-    right = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return np.stack([right, confusion.sum(-1), confusion.sum(-2)], axis=-2)
+    """Reduce confusion matrices to the counts that IoU needs.
+
+    (..., C, C), rows truth -> (..., 3, C): pixels right, in the truth, predicted.
+    """
+    hit = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return np.stack([hit, confusion.sum(-1), confusion.sum(-2)], axis=-2)
 
 
 def iou(counts: np.ndarray) -> np.ndarray:
-    """(..., 3, C) -> (..., C); NaN for a class that is neither in the truth nor predicted."""
-    right, truth, found = (counts[..., k, :].astype(np.float64) for k in range(3))
-    with np.errstate(invalid="ignore"):
-        return right / (truth + found - right)
+    """`parts` (..., 3, C) -> IoU (..., C); NaN for a class neither in the truth nor predicted."""
+    hit, truth, predicted = (counts[..., k, :].astype(np.float64) for k in range(3))
+    return intersection_over_union(hit, truth, predicted)
 
 
 def mean_iou(values: np.ndarray) -> np.ndarray:
-    """(..., C) IoU -> (...), over the classes that have one; NaN where none has."""
+    """IoU (..., C) -> its mean (...) over the classes that have one; NaN where none has."""
     known = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.where(known, values, 0).sum(-1) / known.sum(-1)
 
 
 def draws(pictures: int, resamples: int, seed: int, chunk: int = CHUNK) -> Iterator[np.ndarray]:
-    """(some, pictures) int64 at a time, `resamples` in all: how often each picture is drawn. Whatever the chunk, the
-    draws are the same."""
+    """Yield how often each picture is drawn: (rows, pictures) int64 at a time, `resamples` rows in all.
+
+    The draws do not depend on the chunk.
+    """
     rng = np.random.default_rng(seed)
-    some = max(1, chunk // pictures)
-    for first in range(0, resamples, some):
-        rows = min(some, resamples - first)
+    at_a_time = max(1, chunk // pictures)
+    for first in range(0, resamples, at_a_time):
+        rows = min(at_a_time, resamples - first)
         drawn = rng.integers(0, pictures, (rows, pictures)) + pictures * np.arange(rows)[:, None]
         yield np.bincount(drawn.ravel(), minlength=rows * pictures).reshape(rows, pictures)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference, b minus a, and between which bounds it lies in 95 % of the draws; NaN where there is none."""
+    """A difference, b minus a, and the bounds that hold it in 95 % of the draws; NaN where there is none."""
 
     value: float
     low: float
@@ -59,6 +65,7 @@ class Interval:
 
     @classmethod
     def of(cls, value: float, drawn: np.ndarray) -> Interval:
+        """Summarise R draws; `value`: the difference on all pictures, `drawn` (R,): the difference on each draw."""
         known = drawn[np.isfinite(drawn)]
         if not np.isfinite(value) or not len(known):
             return cls(float("nan"), float("nan"), float("nan"))
@@ -79,7 +86,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` finds; differences are b minus a."""
+    """The result of `compare`; differences are b minus a."""
 
     iou: tuple[np.ndarray, np.ndarray]  # (C,) of a and of b
     mean_iou: tuple[float, float]
@@ -90,12 +97,12 @@ class Comparison:
 
     @property
     def change(self) -> np.ndarray:
-        """(N,) each picture's gain; NaN where all is void."""
+        """Each picture's gain (N,); NaN where all is void."""
         return self.single[1] - self.single[0]
 
 
 def compare(a: np.ndarray, b: np.ndarray, resamples: int = 10_000, seed: int = 0, chunk: int = CHUNK) -> Comparison:
-    """a, b: `parts` (N, 3, C) of the counts of the same N pictures."""
+    """Compare two networks on the same N pictures; a, b: `parts` (N, 3, C) of each picture's counts."""
     if a.shape != b.shape or len(a) < 2 or a.shape[1] != 3:
         raise ValueError(
             f"`a` and `b` must be parts (N, 3, C) of the same pictures, two or more ({a.shape}, {b.shape})"
@@ -125,8 +132,10 @@ def compare(a: np.ndarray, b: np.ndarray, resamples: int = 10_000, seed: int = 0
 def difference(
     a: Sequence[np.ndarray], b: Sequence[np.ndarray], resamples: int = 10_000, seed: int = 0, chunk: int = CHUNK
 ) -> Interval:
-    """Of the mean IoU, b minus a, each the mean over its trainings. a, b: their `parts` (N, 3, C) of the same N
-    pictures; a draw is the same for all of them."""
+    """Return the difference of mean IoU, b minus a, each averaged over its trainings.
+
+    a, b: for each training the `parts` (N, 3, C) of the same N pictures; a draw is the same for all of them.
+    """
     if len({each.shape for each in (*a, *b)}) != 1 or len(a[0]) < 2:
         raise ValueError("`a` and `b` must be parts (N, 3, C) of the same pictures, two or more")
     flat = [[each.reshape(len(each), -1).astype(np.float64) for each in trained] for trained in (a, b)]
@@ -140,5 +149,5 @@ def difference(
 
 
 def numbers(values: Any) -> list[float | None]:
-    """For JSON, which knows no NaN."""
+    """Replace NaN by None, for JSON."""
     return [float(value) if np.isfinite(value) else None for value in values]

@@ -1,4 +1,4 @@
-"""What a confusion matrix cannot say: how well the pixels near void and near the contours are classified."""
+"""Counts of pixels near void (trimaps) and near the contours (Boundary IoU), which a confusion matrix cannot give."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BOUNDARY = 0.02
 
 
 def near_void(prediction: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
-    """(H, W) uint8 each -> (WIDTHS, C, C) int64: `confusion` of the pixels at a distance of 1 … WIDTHS from void.
+    """Count the pixels at each distance of 1 … WIDTHS from void: (H, W) uint8 each -> (WIDTHS, C, C) int64.
 
     Paper: void is dilated by a square of side 2w + 1, so the distance is the larger of the two along the axes.
     """
@@ -29,20 +29,23 @@ def near_void(prediction: np.ndarray, label: np.ndarray, classes: int) -> np.nda
 
 
 def near_boundary(prediction: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
-    """(H, W) uint8 each -> (3, C) int64: of each class's boundaries in the truth and in the prediction, the pixels in
-    both, in the truth's, in the prediction's. A class's boundary is what lies in it within BOUNDARY of its contour or
-    of the picture's edge; void belongs to no class."""
+    """Count the pixels of each class's boundary: in both, in the truth's, in the prediction's.
+
+    (H, W) uint8 each -> (3, C) int64. The boundary of a class is its pixels within BOUNDARY of its contour or of the
+    picture's edge; void belongs to no class.
+    """
     reach = max(1, round(BOUNDARY * math.hypot(*label.shape)))
     prediction = np.where(label == IGNORE, np.uint8(IGNORE), prediction)
-    truth, found = boundary(label, reach), boundary(prediction, reach)
-    same = truth & found & (label == prediction)
-    return np.stack([np.bincount(x, minlength=classes) for x in (label[same], label[truth], prediction[found])])
+    truth, predicted = boundary(label, reach), boundary(prediction, reach)
+    both = truth & predicted & (label == prediction)
+    return np.stack([np.bincount(x, minlength=classes) for x in (label[both], label[truth], prediction[predicted])])
 
 
 def boundary(label: np.ndarray, reach: int) -> np.ndarray:
-    """(H, W) bool: the pixels that have another class, void or the picture's edge within `reach`, void itself not.
+    """Mark (H, W) bool the pixels with another class, void or the picture's edge within `reach`; void is not marked.
 
-    For every class at once: the pixels of one that its eroded mask lacks are those around which not all is that class.
+    This is all classes at once: a pixel is missing from the eroded mask of its class where its neighbourhood is not all
+    of that class.
     """
     padded = np.pad(label, reach, constant_values=IGNORE)
     window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)

@@ -1,4 +1,4 @@
-"""Scores of a whole set, all from counts of pixels: never a mean of per-picture scores."""
+"""Confusion matrices and the scores of a whole set, all from counts of pixels: never a mean of per-picture scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from atrous.metric.boundary import BOUNDARY, WIDTHS, near_boundary, near_void
 
 
 def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
-    """prediction, label: class indices of one shape -> (C, C) int64, rows truth, columns prediction; void left out."""
+    """Count pixels by (truth, prediction), void left out.
+
+    prediction, label: class indices of one shape -> (C, C) int64, rows truth, columns prediction.
+    """
     valid = label != IGNORE
     pairs = label[valid].long() * classes + prediction[valid].long()
     counts = torch.bincount(pairs, minlength=classes * classes)
@@ -24,9 +27,18 @@ def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
     return counts.view(classes, classes)
 
 
+def intersection_over_union(hit: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """hit / (truth + predicted - hit) of float64 counts of one shape; NaN for a class in neither truth nor prediction.
+
+    `hit`: pixels in both; `truth`: in the truth; `predicted`: in the prediction.
+    """
+    with np.errstate(invalid="ignore"):
+        return hit / (truth + predicted - hit)
+
+
 @dataclass(frozen=True)
 class Counts:
-    """Pixels of a picture, or of many: all that scores follow from."""
+    """Counts of pixels of one picture or of many, from which every score follows."""
 
     confusion: np.ndarray  # (C, C)
     trimap: np.ndarray  # (WIDTHS, C, C)
@@ -34,13 +46,14 @@ class Counts:
 
     @classmethod
     def of(cls, prediction: Tensor, label: Tensor, classes: int) -> Counts:
-        """(H, W) each, uint8 or more."""
+        """Count one picture; prediction, label (H, W), uint8 or wider."""
         matrix = confusion(prediction, label, classes).cpu().numpy()
-        found, truth = prediction.byte().cpu().numpy(), label.cpu().numpy()
-        return cls(matrix, near_void(found, truth, classes), near_boundary(found, truth, classes))
+        predicted, truth = prediction.byte().cpu().numpy(), label.cpu().numpy()
+        return cls(matrix, near_void(predicted, truth, classes), near_boundary(predicted, truth, classes))
 
     @classmethod
     def total(cls, counts: Iterable[Counts], classes: int) -> Counts:
+        """Sum the counts of many pictures."""
         total = cls(
             np.zeros((classes, classes), np.int64),
             np.zeros((WIDTHS, classes, classes), np.int64),
@@ -55,7 +68,7 @@ class Counts:
         return self.confusion, self.trimap, self.boundary
 
     def as_dict(self, names: Sequence[str]) -> dict[str, Any]:
-        """The scores as plain numbers for JSON; null for what was absent, and a trimap where nothing is void."""
+        """Return the scores as plain numbers for JSON; null for an absent class, and for the trimap without void."""
         return {
             "scores": Scores.of(self.confusion).as_dict(names),
             "confusion": self.confusion.tolist(),
@@ -65,7 +78,7 @@ class Counts:
 
 
 def trimap(counts: np.ndarray) -> dict[str, list]:
-    """(WIDTHS, C, C) at each distance from void -> scores of the bands of 1 … WIDTHS pixels."""
+    """Score the bands of 1 … WIDTHS pixels around void, from (WIDTHS, C, C) counts at each distance."""
     bands = [Scores.of(band) for band in counts.cumsum(0)]
     return {
         "width": list(range(1, len(bands) + 1)),
@@ -76,17 +89,18 @@ def trimap(counts: np.ndarray) -> dict[str, list]:
 
 
 def boundary_iou(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """(3, C) of `near_boundary` -> the IoU of each class's boundaries."""
-    both, truth, found = counts.astype(float)
-    with np.errstate(invalid="ignore"):
-        iou = both / (truth + found - both)
+    """Return the IoU of each class's boundaries, from the (3, C) counts of `near_boundary`."""
+    iou = intersection_over_union(*counts.astype(np.float64))
     return {"mean_iou": _mean(iou), "reach": BOUNDARY, "iou": _by_name(iou, names)}
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the literature reports. A class that is neither in the truth nor predicted has no IoU (NaN) and is left out
-    of the mean; `counted` says how many classes the mean is over."""
+    """The scores that the literature reports.
+
+    A class that is neither in the truth nor predicted has no IoU (NaN) and is left out of the mean; `counted` is the
+    number of classes in the mean.
+    """
 
     iou: np.ndarray  # (C,) float64, NaN where the class is absent
     mean_iou: float
@@ -97,11 +111,11 @@ class Scores:
 
     @classmethod
     def of(cls, matrix: Tensor | np.ndarray) -> Scores:
-        """matrix (C, C) of counts, rows truth, columns prediction."""
+        """Score a confusion matrix (C, C), rows truth, columns prediction."""
         counts = np.asarray(matrix, np.float64)
         hit, truth, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
+        iou = intersection_over_union(hit, truth, predicted)
         with np.errstate(invalid="ignore"):
-            iou = hit / (truth + predicted - hit)
             accuracy = hit / truth
         total = max(truth.sum(), 1.0)
         return cls(
@@ -114,7 +128,7 @@ class Scores:
         )
 
     def as_dict(self, names: Sequence[str]) -> dict:
-        """Plain numbers for JSON; null for a class that was absent."""
+        """Return plain numbers for JSON; null for an absent class."""
         return {
             "mean_iou": self.mean_iou,
             "counted": self.counted,
@@ -130,5 +144,5 @@ def _by_name(values: np.ndarray, names: Sequence[str]) -> dict[str, float | None
 
 
 def _mean(values: np.ndarray) -> float:
-    seen = values[np.isfinite(values)]
-    return float(seen.mean()) if len(seen) else 0.0
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else 0.0

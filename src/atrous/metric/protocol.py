@@ -1,4 +1,4 @@
-"""The protocol of a score: which pictures, what size, which look and CRF. Without it no two scores compare."""
+"""The protocol of a score (pictures, size, augmentation, CRF): scores compare only where their protocols are equal."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ def protocol(
     precision: str,
     view: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Describe how these pictures of a split were scored, and how many of them the CRF was chosen on. `view`: the
-    settings of its look."""
+    """Describe how these pictures of a split were scored, and how many of them the CRF was chosen on.
+
+    `view`: the settings of the test-time augmentation.
+    """
     chosen_on = set((crf or {}).get("chosen_on") or ())
     names = [name_of(split, index) for index in indices]
     return {
