@@ -139,10 +139,10 @@ FAULTS = (
     ),
     Fault(
         "an IoU that counts what is right twice",
-        "src/atrous/metric/bootstrap.py",
-        "right / (truth + found - right)",
-        "right / (truth + found)",
-        "metric/test_bootstrap.py",
+        "src/atrous/metric/confusion.py",
+        "hit / (truth + predicted - hit)\n\n\n",
+        "hit / (truth + predicted)\n\n\n",
+        "metric/test_confusion.py",
     ),
     Fault(
         "the seed left out of the augmentation",
