@@ -18,7 +18,7 @@ from atrous import load
 from atrous.__main__ import main
 from atrous.data.photo import read_photo
 from atrous.data.shapes import Shapes
-from atrous.draw.picture import overlay
+from atrous.draw.colour import overlay
 from atrous.inference import predict
 
 H, W = 41, 57

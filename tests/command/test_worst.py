@@ -17,8 +17,7 @@ from atrous.batch import IGNORE, LabelSpace
 from atrous.command.worst import check_length, worst
 from atrous.config.override import absences
 from atrous.config.place import CONF
-from atrous.draw import picture
-from atrous.draw.picture import MENDED, SPOILT, UNCOUNTED, WRONG
+from atrous.draw.colour import MENDED, SPOILT, UNCOUNTED, WRONG, errors
 from atrous.draw.worst_page import error_url, render
 from atrous.evaluation.evaluator import open_evaluator
 from atrous.evaluation.worst import choose, confusions, rank
@@ -257,11 +256,11 @@ def test_the_page_can_be_in_a_folder_that_is_a_number_and_a_file_in_its_place_is
 
 
 def test_the_errors_are_looked_for_once_and_not_for_each_colour(monkeypatch):
-    calls, real = [], picture.errors
+    calls = []
 
     def counting(*maps):
         calls.append(maps[0].shape)
-        return real(*maps)
+        return errors(*maps)
 
     monkeypatch.setattr("atrous.draw.worst_page.errors", counting)
     error_url(np.zeros((50, 60), np.uint8), np.ones((50, 60), np.uint8), None, (60, 50))

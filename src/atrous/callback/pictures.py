@@ -17,7 +17,8 @@ from PIL import Image
 from atrous.batch import IGNORE, LabelSpace, Sample, labels_of
 from atrous.datamodule import SegmentationDataModule, collate
 from atrous.disk import write_whole
-from atrous.draw import picture
+from atrous.draw.png import save
+from atrous.draw.sheet import PictureRow, sheet
 
 SIDE = 480
 """Pixels at most of what is kept: a page shows it smaller."""
@@ -49,23 +50,23 @@ class Pictures(L.Callback):
         rows = [self._predict(trainer, module, sample) for sample in self.samples]
         folder = Path(trainer.default_root_dir) / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
-        picture.save(folder / f"{trainer.global_step:06}.png", picture.sheet(rows, labels))
+        save(folder / f"{trainer.global_step:06}.png", sheet(rows, labels))
         write_whole(folder / "last.npz", kept(rows, labels, trainer.global_step))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_metrics({"val/pictures": [_for_wandb(row, labels) for row in rows]}, trainer.global_step)  # type: ignore[dict-item]
 
-    def _predict(self, trainer: L.Trainer, module: Any, sample: Sample) -> picture.Row:
+    def _predict(self, trainer: L.Trainer, module: Any, sample: Sample) -> PictureRow:
         image = collate([sample]).image.to(module.device)
         height, width = sample.label.shape
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
             scores = module.scores(image, (height, width))
             refined = None if module.crf is None else labels_of(module.refine(image, scores))[0].cpu().numpy()
         plain = labels_of(scores)[0].cpu().numpy()
-        return picture.Row(sample.image, sample.label, plain, refined, sample.name)
+        return PictureRow(sample.image, sample.label, plain, refined, sample.name)
 
 
-def kept(rows: Sequence[picture.Row], labels: LabelSpace, iteration: int) -> bytes:
+def kept(rows: Sequence[PictureRow], labels: LabelSpace, iteration: int) -> bytes:
     """An .npz: `names`, `classes`, `palette`, `iteration`; of the k-th picture `image_k`, `label_k`, `prediction_k`,
     and `refined_k` where there is a CRF. Large ones are thinned to every n-th pixel."""
     found: dict[str, Any] = {
@@ -84,7 +85,7 @@ def kept(rows: Sequence[picture.Row], labels: LabelSpace, iteration: int) -> byt
     return file.getvalue()
 
 
-def _for_wandb(row: picture.Row, labels: LabelSpace) -> Any:
+def _for_wandb(row: PictureRow, labels: LabelSpace) -> Any:
     """A wandb.Image whose truth, prediction and CRF can be switched on and off, class by class."""
     import wandb
 

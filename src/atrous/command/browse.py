@@ -21,8 +21,10 @@ from atrous.config.override import check_number
 from atrous.config.schema import Browse, Split
 from atrous.datamodule import AugmentedPictures, PictureDataset, Stream
 from atrous.disk import out_folder, write_whole
+from atrous.draw.contact_sheet import contact_sheet
+from atrous.draw.legend import legend_entries
 from atrous.draw.page import class_shares, compress, data_url, fill, template
-from atrous.draw.picture import contact_sheet, occurring, png
+from atrous.draw.png import png
 
 log = logging.getLogger("atrous")
 
@@ -68,7 +70,7 @@ def render(title: str, facts: Mapping[str, str], samples: Sequence[Sample], labe
     """One file that needs no other: the template with the pictures, their labels and the classes inside of it."""
     classes = [
         {"value": entry.value, "name": entry.name, "colour": entry.rgb}
-        for entry in occurring((sample.label for sample in samples), labels)
+        for entry in legend_entries((sample.label for sample in samples), labels)
     ]
     data = {"title": title, "facts": facts, "classes": classes, "cards": [card(sample) for sample in samples]}
     return fill(template("browse"), title, data)

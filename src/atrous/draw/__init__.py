@@ -1,1 +1,1 @@
-"""Pictures, charts and pages for people: arrays in, PNG or HTML out."""
+"""Drawing for people: arrays in; pictures, charts and pages out, as PNG or HTML."""

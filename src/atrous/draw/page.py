@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from atrous.draw.picture import png
+from atrous.draw.png import png
 
 
 def template(name: str) -> str:

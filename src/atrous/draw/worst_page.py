@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from atrous.batch import IGNORE, VOID, LabelSpace
+from atrous.draw.colour import MENDED, SPOILT, UNCOUNTED, WRONG, errors
 from atrous.draw.page import compress, data_url, fill, png_url, template
-from atrous.draw.picture import MENDED, SPOILT, UNCOUNTED, WRONG, errors, indexed
+from atrous.draw.png import palette_image
 
 
 def draw_card(
@@ -26,7 +27,7 @@ def draw_card(
         "size": [width, height],
         "shown": list(size),
         "image": data_url(np.asarray(photo if scale == 1 else photo.resize(size, Image.Resampling.LANCZOS))),
-        "maps": [png_url(indexed(each, palette)) for each in maps],
+        "maps": [png_url(palette_image(each, palette)) for each in maps],
         "errors": error_url(prediction, label, refined, size),
         "packed": compress(np.stack(maps)),
     }

@@ -22,7 +22,9 @@ from atrous.batch import LabelSpace, check_finite, labels_of
 from atrous.console import bar
 from atrous.data.photo import PHOTOS, read_photo
 from atrous.disk import write_whole
-from atrous.draw.picture import above, indexed, legend, occurring, overlay, png
+from atrous.draw.colour import overlay
+from atrous.draw.legend import append_legend, legend, legend_entries
+from atrous.draw.png import palette_image, png
 from atrous.inference.batch_files import below, foreign_file, png_note, read_note, reason
 from atrous.inference.predictor import Predictor
 from atrous.inference.probs import half
@@ -179,12 +181,16 @@ class PredictionWriter:
             path = job.file("_overlay.png")
             drawn = overlay(image, label, self.labels.palette, self.alpha)
             if self.legend:
-                drawn = above(drawn, legend(occurring([label], self.labels), *label.shape[::-1]))
+                drawn = append_legend(drawn, legend(legend_entries([label], self.labels), *label.shape[::-1]))
             write_whole(path, png(Image.fromarray(drawn), pnginfo=png_note(VERB, json.dumps(files[path]))))
         path = job.file(".png")
         write_whole(
             path,
-            png(indexed(label, self.labels.palette), optimize=True, pnginfo=png_note(VERB, json.dumps(files[path]))),
+            png(
+                palette_image(label, self.labels.palette),
+                optimize=True,
+                pnginfo=png_note(VERB, json.dumps(files[path])),
+            ),
         )
         report(1)
 
@@ -192,7 +198,7 @@ class PredictionWriter:
         """The legend is of all classes: one that changed from frame to frame could not be read."""
         video = Video.of(job.source)
         every = [np.arange(len(self.labels), dtype=np.uint8)]
-        strip = legend(occurring(every, self.labels), video.width, video.height) if self.legend else None
+        strip = legend(legend_entries(every, self.labels), video.width, video.height) if self.legend else None
         high, wide = (0, 0) if strip is None else strip.shape[:2]
         size = video.height + high, max(video.width, wide)
         ((path, settings),) = self.files(job).items()
@@ -200,7 +206,7 @@ class PredictionWriter:
             for count, frame in enumerate(video.read(), 1):
                 label = labels_of(self._probs(frame)).cpu().numpy()
                 drawn = overlay(frame, label, self.labels.palette, self.alpha)
-                write(drawn if strip is None else above(drawn, strip))
+                write(drawn if strip is None else append_legend(drawn, strip))
                 report(count)
 
     def _probs(self, image: np.ndarray) -> Tensor:

@@ -19,7 +19,10 @@ from atrous.crf import DenseCRF
 from atrous.data.folder import PICTURES
 from atrous.data.parallel import spread
 from atrous.disk import write_whole
-from atrous.draw.picture import Tile, colour, grid, occurring, png
+from atrous.draw.colour import colour
+from atrous.draw.legend import legend_entries
+from atrous.draw.png import png
+from atrous.draw.sheet import Tile, grid
 from atrous.inference.batch_files import below, check_written, log_some, reason, settings_of
 from atrous.inference.unary import (
     ARRAYS,
@@ -212,4 +215,4 @@ def figure(
         maps[f"after {count} iteration{'s' if count != 1 else ''}"] = probs.argmax(0).astype(np.uint8)
     tiles = [Tile(image, True, "image")]
     tiles += [Tile(colour(label, labels.palette), False, title) for title, label in maps.items()]
-    return png(Image.fromarray(grid(tiles, occurring(maps.values(), labels))))
+    return png(Image.fromarray(grid(tiles, legend_entries(maps.values(), labels))))

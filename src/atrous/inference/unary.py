@@ -14,7 +14,7 @@ from PIL import Image
 from atrous.batch import IGNORE, LabelSpace, voc_palette
 from atrous.data.image import read_image, read_stored
 from atrous.data.photo import ORIENTATION, turn
-from atrous.draw.picture import png
+from atrous.draw.png import png
 from atrous.inference.batch_files import png_note
 from atrous.inference.probs import npy
 
