@@ -1,4 +1,4 @@
-"""What holds for the CRF as it is called, whatever is behind it."""
+"""DenseCRF as it is called, whatever its backend."""
 
 import subprocess
 import sys
@@ -107,7 +107,7 @@ def test_a_view_of_a_picture_is_as_good_as_the_picture(natural, smooth):
         ({"probs": torch.ones(2, 0, 8, 9)}, "`probs`"),
     ],
 )
-def test_what_can_not_be_refined_says_why(change, says):
+def test_input_that_can_not_be_refined_is_refused_with_the_remedy(change, says):
     given = {"image": torch.zeros(2, 3, 8, 9, dtype=torch.uint8), "probs": torch.full((2, 4, 8, 9), 0.25)}
     with pytest.raises(ValueError, match=says):
         DenseCRF(**V1)(**(given | change))

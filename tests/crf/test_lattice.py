@@ -1,4 +1,4 @@
-"""The permutohedral filter alone."""
+"""The permutohedral filter by itself."""
 
 import math
 

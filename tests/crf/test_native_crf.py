@@ -1,4 +1,4 @@
-"""Our mean field against its definition, against its derivative, and on another device."""
+"""The native mean field against its definition, its derivatives, and another device."""
 
 import pytest
 import torch

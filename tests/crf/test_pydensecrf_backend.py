@@ -1,4 +1,4 @@
-"""The reference of the field: it gives what we give."""
+"""The native backend against pydensecrf, the reference of the field."""
 
 import sys
 
@@ -68,13 +68,13 @@ def test_processes_give_what_one_gives(installed, natural, smooth):
     assert torch.equal(several, one)
 
 
-def test_it_says_how_to_install_it(monkeypatch):
+def test_where_it_is_missing_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     with pytest.raises(ValueError, match="make setup"):
         DenseCRF(*V1, backend="pydensecrf")
 
 
-def test_what_it_can_not_do_is_said(installed, natural, smooth):
+def test_what_pydensecrf_can_not_do_is_refused(installed, natural, smooth):
     with pytest.raises(ValueError, match="symmetric"):
         DenseCRF(*V1, backend="pydensecrf", compatibility=torch.tensor([[0.0, 1], [2, 0]]))
     with pytest.raises(ValueError, match="`w1`"):

@@ -33,7 +33,7 @@ def test_a_finer_round_is_the_best_and_its_neighbours_at_half_the_step():
     assert {p.w1 for p in grid.finer(Point(4, 40, 3, 3, 3), 2)} == {3.75, 4, 4.25}
 
 
-def test_what_is_fixed_is_searched_when_asked():
+def test_a_fixed_parameter_is_searched_when_asked():
     grid = Grid(w1=[3], sigma_alpha=[30], sigma_beta=[3], w2=[1, 3], sigma_gamma=[1, 2, 3])
     assert len(grid.coarse()) == 6
     assert {p.w2 for p in grid.finer(grid.coarse()[0], 1)} == {0, 1, 2}
@@ -47,14 +47,14 @@ def test_a_finer_round_never_leaves_what_a_crf_can_be():
     assert min(p.sigma_beta for p in around) > 0
 
 
-def test_an_optimum_at_the_edge_is_told():
+def test_an_optimum_at_the_edge_is_reported():
     grid = Grid(w1=[3, 4, 5], sigma_alpha=[30, 40], sigma_beta=[3])
     assert grid.edges(Point(5, 35, 3, 3, 3)) == ["w1"]
     assert grid.edges(Point(4, 45, 3, 3, 3)) == ["sigma_alpha"]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "message"),
     [
         ({"w1": []}, "`search.w1`"),
         ({"w1": [2, 1]}, "rising"),
@@ -63,6 +63,6 @@ def test_an_optimum_at_the_edge_is_told():
         ({"rounds": 0}, "`search.rounds`"),
     ],
 )
-def test_a_grid_that_can_not_be_is_named(wrong, says):
-    with pytest.raises(ValueError, match=says):
+def test_an_impossible_grid_is_refused_by_the_parameters_name(wrong, message):
+    with pytest.raises(ValueError, match=message):
         Grid(**{"w1": [1], "sigma_alpha": [1], "sigma_beta": [1]} | wrong)

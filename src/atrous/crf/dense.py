@@ -1,4 +1,4 @@
-"""The fully connected CRF as the papers use it: one definition, two implementations."""
+"""DenseCRF, the fully connected CRF as the papers use it: checks its input and calls one of two implementations."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from torch import Tensor
 
 from atrous.crf import native, reference
 from atrous.crf.energy import Energy
+from atrous.crf.refiner import Refiner
 
 
 @dataclass(frozen=True, eq=False)
-class DenseCRF(Energy):
-    """Mean field in the CRF whose every two pixels are neighbours.
+class DenseCRF(Energy, Refiner):
+    """Mean field in the CRF in which every two pixels are neighbours.
 
     The native backend is differentiable in the probabilities, the compatibility, and in w1 and w2, which may be
     tensors, () or (K,).
@@ -26,8 +27,8 @@ class DenseCRF(Energy):
             reference.check(self)
 
     def __call__(self, image: Tensor, probs: Tensor) -> Tensor:
-        """image (B, 3, H, W) uint8 RGB, probs (B, K, H, W) -> probs (B, K, H, W), float32 at least."""
-        image, probs = self._checked(image, probs)
+        """Refine: image (B, 3, H, W) uint8 RGB, probs (B, K, H, W) -> probs (B, K, H, W), float32 at least."""
+        image, probs = self._prepare(image, probs)
         refine = native.refine if self.backend == "native" else reference.refine
         with torch.autocast(probs.device.type, enabled=False):
             return refine(self, image, probs)
@@ -35,9 +36,11 @@ class DenseCRF(Energy):
     def with_weights(
         self, weights: Sequence[tuple[float | Tensor, float | Tensor]], image: Tensor, probs: Tensor
     ) -> Iterator[Tensor]:
-        """What the CRF makes of a picture with each of these (w1, w2) in place of its own. The lattices depend on the
-        picture and the widths alone: they are built once."""
-        image, probs = self._checked(image, probs)
+        """Yield the refined probabilities for each of these (w1, w2) in place of its own.
+
+        The lattices depend on the picture and the widths alone, so they are built once.
+        """
+        image, probs = self._prepare(image, probs)
         crfs = [replace(self, w1=w1, w2=w2) for w1, w2 in weights]
         with torch.autocast(probs.device.type, enabled=False):
             if self.backend == "native":
@@ -45,8 +48,8 @@ class DenseCRF(Energy):
             else:
                 yield from (reference.refine(crf, image, probs) for crf in crfs)
 
-    def _checked(self, image: Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:
-        """Both on one device, the probabilities in float32 at least."""
+    def _prepare(self, image: Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:
+        """Check both, and return them on one device, the probabilities in float32 at least."""
         _check_image(image)
         _check_probs(probs, image)
         K = probs.shape[1]
@@ -81,5 +84,5 @@ def _check_probs(probs: Tensor, image: Tensor) -> None:
     wrong = ~((least >= 0) & (most <= 1 + 1e-3))
     if wrong.any():
         b = int(wrong.nonzero()[0])
-        what = f"reach from {least[b]:.3g} to {most[b]:.3g}: take the softmax first"
-        raise ValueError(f"`probs` of picture {b} of the batch {'hold NaN' if least[b].isnan() else what}")
+        range_ = f"reach from {least[b]:.3g} to {most[b]:.3g}: take the softmax first"
+        raise ValueError(f"`probs` of picture {b} of the batch {'hold NaN' if least[b].isnan() else range_}")

@@ -1,7 +1,8 @@
-"""The energy that the CRF minimises: its frozen parameters, a pixel's own -log P, and what tells two CRFs apart."""
+"""The energy that the fully connected CRF minimises: its parameters, its unary term, and its names and keys."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -17,7 +18,7 @@ VALUES = ("w1", "sigma_alpha", "sigma_beta", "w2", "sigma_gamma")
 
 
 def energy(probs: Tensor) -> Tensor:
-    """U = -log P"""
+    """Return the unary energies U = -log P, in the shape of `probs`."""
     return probs.clamp(min=SMALLEST).log_().neg_()
 
 
@@ -30,8 +31,8 @@ class Energy:
 
     with positions p in pixels and colours I of 0 … 255, and a pixel's own energy is -log of its probability.
 
-    `normalization`: the kernels are divided by √n on both sides (`symmetric`), or by n `after` filtering; n is what a
-    kernel makes of ones. `compatibility` (K, K), a tensor or rows of numbers, replaces "different labels" by a cost for
+    `normalization`: the kernels are divided by √n on both sides (`symmetric`), or by n `after` filtering; n is a kernel
+    applied to ones. `compatibility` (K, K), a tensor or rows of numbers, replaces "different labels" by a cost for
     each two labels. `processes`: how many pictures pydensecrf works on at a time; None is one for each core.
     """
 
@@ -65,22 +66,34 @@ class Energy:
 
     @property
     def cache_key(self) -> str:
-        """The same text for CRFs that compute the same."""
+        """Return the parameters as JSON: the same text for CRFs that compute the same. It is a key in files on disk."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "processes"}
         return json.dumps({name: _plain(value) for name, value in values.items()})
 
     @property
     def unusual(self) -> list[str]:
-        """The settings that are not the usual ones, a word each."""
-        words = [f"{self.iterations}_iterations"] if self.iterations != 10 else []
-        words += [self.normalization] if self.normalization != "symmetric" else []
-        return words + ([self.backend] if self.backend != "native" else [])
+        """Return the settings that are not the usual ones, as names without spaces."""
+        settings = [f"{self.iterations}_iterations"] if self.iterations != 10 else []
+        settings += [self.normalization] if self.normalization != "symmetric" else []
+        return settings + ([self.backend] if self.backend != "native" else [])
+
+    @property
+    def name(self) -> str:
+        """Return the values and what is unusual, joined by "-"; a hash stands for a matrix and for weights by label."""
+        parts = ["crf", *(_short(getattr(self, name)) for name in VALUES), *self.unusual]
+        if self.compatibility is not None or "various" in parts:
+            parts.append(hashlib.sha256(json.dumps(self.cache_key).encode()).hexdigest()[:6])
+        return "-".join(parts)
 
     @property
     def text(self) -> str:
-        """Its values by their names, then what is unusual: for people."""
-        named = [f"{name} {getattr(self, name):g}" for name in VALUES]
-        return ", ".join([*named, *(word.replace("_", " ") for word in self.unusual)])
+        """Return the values by their names, then what is unusual, for people."""
+        values = [f"{name} {_short(getattr(self, name))}" for name in VALUES]
+        return ", ".join([*values, *(setting.replace("_", " ") for setting in self.unusual)])
+
+
+def _short(value: float | Tensor) -> str:
+    return "various" if isinstance(value, Tensor) and value.numel() > 1 else f"{float(value):g}"
 
 
 def _plain(value: Any) -> Any:

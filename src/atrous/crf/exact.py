@@ -1,4 +1,4 @@
-"""The CRF by its definition: every pixel sees every other, O(N²) in time and memory. The measure of the fast ones."""
+"""The CRF by its definition, every pixel with every other: O(N²) in time and memory. The tests' measure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from atrous.crf.lattice import Normalization
 
 
 def kernels(crf: Energy, image: Tensor, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    """A picture (3, H, W) uint8 -> its bilateral and its spatial kernel, each (N, N) over its N = H·W pixels."""
+    """Return the bilateral and the spatial kernel of a picture (3, H, W) uint8, each (N, N) over its N = H·W pixels."""
     _, H, W = image.shape
     y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
     p = _squared_distance(torch.stack([x, y]).flatten(1).to(dtype))
@@ -21,13 +21,13 @@ def kernels(crf: Energy, image: Tensor, dtype: torch.dtype = torch.float64) -> t
 
 
 def refine(crf: Energy, image: Tensor, probs: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) uint8 and probabilities (B, K, H, W) -> probabilities (B, K, H, W)."""
+    """Refine: pictures (B, 3, H, W) uint8 and probabilities (B, K, H, W) -> probabilities (B, K, H, W)."""
     K = probs.shape[1]
     mu = 1 - torch.eye(K, dtype=probs.dtype) if crf.compatibility is None else crf.compatibility
     refined = []
     for picture, U in zip(image, -probs.log().flatten(2)):
         bilateral, spatial = kernels(crf, picture, probs.dtype)
-        # Paper: the sum over j leaves j = i out. The authors' code does not, and neither do the fast filters.
+        # Paper: the sum over j leaves out j = i. The authors' code keeps it, and so do the fast filters.
         pairwise = crf.w1 * bilateral + crf.w2 * spatial
         Q = torch.softmax(-U, 0)
         for _ in range(crf.iterations):

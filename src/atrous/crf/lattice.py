@@ -38,11 +38,11 @@ class Lattice(NamedTuple):
     ratio: Tensor  # (N, 1): outer over inner
 
     def filter(self, values: Tensor) -> Tensor:
-        """(N, K) -> (N, K), differentiable in the values."""
+        """Filter (N, K) -> (N, K), differentiable in the values."""
         return _Filter.apply(values, self, False)
 
     def spread(self, values: Tensor, backwards: bool = False) -> Tensor:
-        """(N, K) -> (M+1, K): splat, and blur along the axes in order, or in the opposite one."""
+        """Splat (N, K) -> (M+1, K), and blur along the axes in their order or the opposite one."""
         points = embedding_bag(
             self.splat_pixel, values, self.splat_start, mode="sum", per_sample_weights=self.splat_weight
         )
@@ -51,11 +51,11 @@ class Lattice(NamedTuple):
         return points
 
     def slice(self, points: Tensor) -> Tensor:
-        """(M+1, K) -> (N, K)"""
+        """Slice at the pixels: (M+1, K) -> (N, K)."""
         return embedding_bag(self.slice_point, points, mode="sum", per_sample_weights=self.slice_weight)
 
     def slices(self, rows: int) -> list[Callable[[Tensor], Tensor]]:
-        """`slice` for the first `rows` pixels, for the next …"""
+        """Return `slice` for the first `rows` pixels, for the next ones, …"""
         tables = zip(self.slice_point.split(rows), self.slice_weight.split(rows))
         return [partial(embedding_bag, point, mode="sum", per_sample_weights=weight) for point, weight in tables]
 
@@ -82,16 +82,16 @@ def build(
     pictures: int = 1,
     dtype: torch.dtype = torch.float32,
 ) -> Lattice:
-    """The lattice of features (d, N), each in [0, upper], that filters by exp(-|f_i - f_j|²/2), normalised.
+    """Build the lattice of features (d, N), each in [0, upper], that filters by exp(-|f_i - f_j|²/2), normalised.
 
-    The N pixels are `pictures` runs of equal length that must not see one another. `dtype` is that of the values.
+    The N pixels are `pictures` runs of equal length that must not mix. `dtype` is that of the values.
     """
     d, N = features.shape
     place, lowest, size = _numbering(upper)
     total = size * pictures
     if total >= 2**59:
         raise ValueError(
-            f"the lattice's points need {total.bit_length()} bits and 59 fit: "
+            f"the lattice needs {total.bit_length()} bits to number its points, and at most 59 fit: "
             "widen `sigma_alpha`, `sigma_beta` or `sigma_gamma`, or take smaller pictures"
         )
     quotient, rank, weight = _simplex(features)
@@ -105,14 +105,14 @@ def build(
     number, pixel = map(torch.stack, zip(*(n.sort() for n in number)))
     first = torch.ones_like(number, dtype=torch.bool)
     torch.ne(number[:, 1:], number[:, :-1], out=first[:, 1:])
-    start = first.view(-1).nonzero().squeeze(1)  # a wait for the device: how many points
+    start = first.view(-1).nonzero().squeeze(1)  # waits for the device: how many points there are
     point = first.view(-1).cumsum(0, dtype=torch.int32).view_as(number) - 1
     point = torch.empty_like(point).scatter_(1, pixel, point)[:, :N]
     remainder = start // number.shape[1]
     name = number.view(-1).index_select(0, start) + remainder * total
 
     lattice = Lattice(
-        splat_pixel=pixel.view(-1).int().clamp_(max=N - 1),  # what was added weighs nothing
+        splat_pixel=pixel.view(-1).int().clamp_(max=N - 1),  # the added pixels weigh nothing
         splat_weight=weights.gather(1, pixel).view(-1),
         splat_start=torch.cat([start, start.new_tensor([number.numel()])]).int(),
         blur_point=_neighbours(name, remainder, place, total),
@@ -125,17 +125,17 @@ def build(
 
 
 def _add_zero(number: Tensor, weight: Tensor, place: Sequence[int], picture: Tensor) -> tuple[Tensor, Tensor]:
-    """The corners (d+1, N) and their weights, and for each picture those of a pixel whose features are 0.
+    """Append to the corners (d+1, N) and their weights those of one pixel for each picture whose features are 0.
 
     pydensecrf works on four pixels at a time and fills up the last four with such pixels. They weigh nothing, but the
-    points about them exist and pass on what their neighbours have. The same here, for the same answer.
+    points about them exist and blur the values of their neighbours. It is done here for the same result.
     """
     zero = _number(*_simplex(picture.new_zeros(len(place) - 1, 1).float())[:2], place)
     return torch.cat([number, zero + picture], 1), torch.cat([weight, weight.new_zeros(len(place), len(picture))], 1)
 
 
 def _normalize(lattice: Lattice, normalization: Normalization) -> Lattice:
-    """Fold 1/√n before and after the filter, or 1/n after it, into its weights; n is what it makes of ones."""
+    """Fold 1/√n before and after the filter, or 1/n after it, into its weights; n is the filter applied to ones."""
     n = lattice.filter(torch.ones_like(lattice.ratio))
     outer = n.rsqrt() if normalization == "symmetric" else n.reciprocal()
     if normalization == "symmetric":
@@ -145,7 +145,7 @@ def _normalize(lattice: Lattice, normalization: Normalization) -> Lattice:
 
 
 def _simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (d, N) -> the quotients of corner 0, the ranks (int64) and the barycentric weights, each (d+1, N)."""
+    """Find each pixel's simplex: features (d, N) -> quotients of corner 0, ranks (int64), weights, each (d+1, N)."""
     d = len(features)
     elevated = []
     rest = torch.zeros_like(features[0])
@@ -179,7 +179,7 @@ def _simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _numbering(upper: Sequence[float]) -> tuple[list[int], int, int]:
-    """What each of the d + 1 quotients adds to a point's number, the lowest number, and how many there are.
+    """Return what each of the d + 1 quotients adds to a point's number, the lowest number, and the count of numbers.
 
     A number has a digit for each feature f_i: q · e_i, where e_i = (1, … 1, -i-1, 0, … 0) are the axes in the plane
     (for the last feature, q_d). The first two count most: points near in the picture are near in memory. As no digit
@@ -204,8 +204,10 @@ def _numbering(upper: Sequence[float]) -> tuple[list[int], int, int]:
 
 
 def _number(quotient: Tensor, rank: Tensor, place: Sequence[int]) -> Tensor:
-    """(d+1, N): the numbers of each pixel's corners. Corner r is corner r - 1 with one quotient less, that of the
-    coordinate next in rank, from the last."""
+    """Return the numbers (d+1, N) of each pixel's corners.
+
+    Corner r is corner r - 1 with one quotient less, that of the coordinate next in rank, from the last.
+    """
     first = torch.zeros_like(rank[0])
     for j in range(len(place)):
         first += quotient[j].long() * place[j]
@@ -215,13 +217,16 @@ def _number(quotient: Tensor, rank: Tensor, place: Sequence[int]) -> Tensor:
 
 
 def _scale(i: int, d: int) -> float:
-    """One unit of feature i along its axis e_i: with it, the blur has variance 1. Rounded as pydensecrf rounds it."""
+    """Return the length of one unit of feature i along its axis e_i, by which the blur has variance 1.
+
+    It is rounded as pydensecrf rounds it.
+    """
     deviation = torch.tensor(math.sqrt(2 / 3) * (d + 1)).item()
     return deviation / math.sqrt((i + 1) * (i + 2))
 
 
 def _neighbours(name: Tensor, remainder: Tensor, place: Sequence[int], total: int) -> Tensor:
-    """(d+1, M+1, 3) int32: each point and its two neighbours along each axis, M where there is none.
+    """Return (d+1, M+1, 3) int32: each point and its two neighbours along each axis, M where there is none.
 
     `name` (M,), sorted, is a point's number and, as the first digit, its remainder. One step along axis j lowers every
     coordinate by 1, and raises the j-th by d + 1: the remainder falls by 1 (from 0 to d, and all quotients by 1), and
@@ -242,7 +247,7 @@ def _neighbours(name: Tensor, remainder: Tensor, place: Sequence[int], total: in
 
 
 def _index(name: Tensor) -> Callable[[Tensor], Tensor]:
-    """Sorted names (M,) -> what finds the place (int32) of a name in them, M where it is not.
+    """Return a function that finds the position (int32) of names in these sorted ones (M,), M where there is none.
 
     A hash table with one name a slot answers nearly always; where another name has the slot, a binary search does.
     """
@@ -257,13 +262,13 @@ def _index(name: Tensor) -> Callable[[Tensor], Tensor]:
     name_at = torch.cat([name, name.new_tensor([-1])])  # no name is negative
 
     def find(wanted: Tensor) -> Tensor:
-        found = table.index_select(0, slot(wanted))
-        other = name_at.index_select(0, found) != wanted
-        unsure = (other & (found < M)).nonzero().squeeze(1)
-        found = torch.where(other, M, found)
+        position = table.index_select(0, slot(wanted))
+        other = name_at.index_select(0, position) != wanted
+        unsure = (other & (position < M)).nonzero().squeeze(1)
+        position = torch.where(other, M, position)
         wanted = wanted.index_select(0, unsure)
         searched = torch.searchsorted(name, wanted, out_int32=True)
         searched = torch.where(name_at.index_select(0, searched) != wanted, M, searched)
-        return found.index_copy_(0, unsure, searched)
+        return position.index_copy_(0, unsure, searched)
 
     return find

@@ -1,9 +1,11 @@
-"""The same CRF by pydensecrf (Krähenbühl's C++, Beyer's wrapper), which the field knows: one core a picture."""
+"""The pydensecrf backend (Krähenbühl's C++, Beyer's wrapper), the reference of the field: one core for each picture."""
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 from functools import lru_cache
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def check(crf: Energy) -> None:
-    """Say at once what would fail at the first picture."""
+    """Raise at once for what would fail at the first picture."""
     if importlib.util.find_spec("pydensecrf") is None:
         raise ValueError(
             "`backend` pydensecrf is not installed: `make setup` builds it where g++ and Python.h are "
@@ -34,10 +36,10 @@ def check(crf: Energy) -> None:
 
 
 def refine(crf: Energy, image: Tensor, probs: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) uint8 and probabilities (B, K, H, W) -> probabilities (B, K, H, W)."""
+    """Refine: pictures (B, 3, H, W) uint8 and probabilities (B, K, H, W) -> probabilities (B, K, H, W)."""
     if torch.is_grad_enabled() and probs.requires_grad:
         raise ValueError("`backend` pydensecrf has no gradient: backend=native, or torch.no_grad()")
-    setting = Setting(
+    settings = ProcessSettings(
         w1=float(crf.w1),
         sigma_alpha=crf.sigma_alpha,
         sigma_beta=crf.sigma_beta,
@@ -51,14 +53,14 @@ def refine(crf: Energy, image: Tensor, probs: Tensor) -> Tensor:
     energies = energy(probs.cpu().float()).contiguous().numpy()
     workers = min(len(image), crf.processes or cores())
     if workers == 1:
-        Q = [_refine_one(setting, p, u) for p, u in zip(pictures, energies)]
+        Q = [_refine_one(settings, p, u) for p, u in zip(pictures, energies)]
     else:
-        Q = list(_pool(workers).map(_refine_one, [setting] * len(image), pictures, energies))
+        Q = list(_pool(workers).map(_refine_one, [settings] * len(image), pictures, energies))
     return torch.from_numpy(np.stack(Q)).to(probs)
 
 
-class Setting(NamedTuple):
-    """What a process needs to know."""
+class ProcessSettings(NamedTuple):
+    """The parameters that a process needs."""
 
     w1: float
     sigma_alpha: float
@@ -70,32 +72,30 @@ class Setting(NamedTuple):
     compatibility: np.ndarray | None
 
 
-def _refine_one(setting: Setting, picture: np.ndarray, energy: np.ndarray) -> np.ndarray:
-    """Picture (H, W, 3) uint8, energies (K, H, W) float32 -> probabilities (K, H, W)."""
-    from pydensecrf.densecrf import DenseCRF2D, NormalizationType
+def _refine_one(settings: ProcessSettings, picture: np.ndarray, energy: np.ndarray) -> np.ndarray:
+    """Refine one picture: (H, W, 3) uint8, energies (K, H, W) float32 -> probabilities (K, H, W)."""
+    from pydensecrf.densecrf import DenseCRF2D, NormalizationType  # an optional extra
 
     K, H, W = energy.shape
     kind = {"symmetric": NormalizationType.NORMALIZE_SYMMETRIC, "after": NormalizationType.NORMALIZE_AFTER}
-    normalization = kind[setting.normalization]
+    normalization = kind[settings.normalization]
 
     def compatibility(weight: float) -> float | np.ndarray:
-        return weight if setting.compatibility is None else weight * setting.compatibility
+        return weight if settings.compatibility is None else weight * settings.compatibility
 
     crf = DenseCRF2D(W, H, K)
     crf.setUnaryEnergy(energy.reshape(K, -1))
-    crf.addPairwiseGaussian(setting.sigma_gamma, compatibility(setting.w2), normalization=normalization)
+    crf.addPairwiseGaussian(settings.sigma_gamma, compatibility(settings.w2), normalization=normalization)
     crf.addPairwiseBilateral(
-        setting.sigma_alpha, setting.sigma_beta, picture, compatibility(setting.w1), normalization=normalization
+        settings.sigma_alpha, settings.sigma_beta, picture, compatibility(settings.w1), normalization=normalization
     )
-    return np.array(crf.inference(setting.iterations)).reshape(K, H, W)
+    return np.array(crf.inference(settings.iterations)).reshape(K, H, W)
 
 
 @lru_cache(maxsize=1)
 def _pool(workers: int) -> Executor:
-    """Kept, for a process takes seconds to start; not forked from here, where threads may hold locks."""
-    import atexit
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+    """Start the processes, once: each takes seconds. They are not forked from here, where threads may hold locks."""
+    from concurrent.futures import ProcessPoolExecutor  # few need it, and `import atrous.crf` stays light
 
-    atexit.register(_pool.cache_clear)  # while Python can still take it down
+    atexit.register(_pool.cache_clear)  # while Python can still shut it down
     return ProcessPoolExecutor(workers, mp_context=get_context("forkserver"))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Point(NamedTuple):
-    """The CRF's weights and widths."""
+    """A setting of the search: the CRF's weights and widths."""
 
     w1: float
     sigma_alpha: float
@@ -18,8 +18,10 @@ class Point(NamedTuple):
 
 
 class Grid:
-    """Each parameter's values in the first round. A finer round takes, of each parameter that has more than one, the
-    best so far and its neighbours at half the step of the round before.
+    """The values of each parameter in the first round.
+
+    A finer round takes, of each parameter with more than one value, the best so far and its neighbours at half the step
+    of the round before.
 
     Paper: cross-validation of w1, sigma_alpha, sigma_beta, coarse to fine, with w2 = 3 and sigma_gamma = 3 fixed
     (v1, section 5; v2, section 4.1).
@@ -46,10 +48,11 @@ class Grid:
         self.rounds = rounds
 
     def coarse(self) -> list[Point]:
+        """Return the points of the first round."""
         return [Point(*values) for values in product(*self.axes)]
 
     def finer(self, best: Point, number: int) -> list[Point]:
-        """The points of round `number` (1 is the first after the coarse one)."""
+        """Return the points of round `number` about the best so far (1 is the first after the coarse round)."""
         around = []
         for name, value, axis in zip(Point._fields, best, self.axes):
             step = self.step(axis) / 2**number
@@ -59,7 +62,7 @@ class Grid:
         return [Point(*values) for values in product(*around)]
 
     def edges(self, best: Point) -> list[str]:
-        """The parameters whose best value lies at the end of its range or beyond: a better one may lie farther out."""
+        """Return the parameters whose best value lies at an end of its range or beyond: a better may lie outside."""
         return [
             name
             for name, value, axis in zip(Point._fields, best, self.axes)
@@ -68,5 +71,5 @@ class Grid:
 
     @staticmethod
     def step(axis: Sequence[float]) -> float:
-        """Between two values at the least; 0 for one that is fixed."""
+        """Return the least distance between two values; 0 for a parameter that is fixed."""
         return min((b - a for a, b in pairwise(axis)), default=0.0)

@@ -25,7 +25,6 @@ from atrous.config.override import check_number
 from atrous.config.trust import check_targets
 from atrous.console import bar
 from atrous.crf import DenseCRF
-from atrous.crf.energy import VALUES
 from atrous.data.pairs import Pair
 from atrous.evaluation.counts import CountStore
 from atrous.inference.predictor import Predictor, open_predictor
@@ -61,7 +60,9 @@ class Evaluator:
         usual = data_identity(self.predictor.config.get("data") or {})
         ours = data_identity(self.dataset)
         other = [] if ours == usual else [self.dataset["_target_"].rpartition(".")[2].lower(), short(ours)]
-        return "-".join([*other, self.split, *crf_name(self.predictor.crf), *self.predictor.view.name_parts])
+        return "-".join(
+            [*other, self.split, *([crf.name] if (crf := self.predictor.crf) else []), *self.predictor.view.name_parts]
+        )
 
     def count(self, indices: Sequence[int], workers: int | None = None, quiet: bool = False) -> None:
         """Count these pictures, before the CRF and after it if there is one, where they are not counted yet."""
@@ -169,14 +170,6 @@ def stamps(pairs: Sequence[Pair]) -> str:
             stat = path.stat() if path.exists() else None
             digest.update(f"{pair.name} {stat and (stat.st_size, stat.st_mtime_ns)}\n".encode())
     return digest.hexdigest()
-
-
-def crf_name(crf: DenseCRF | None) -> list[str]:
-    """The CRF in the name of a folder: its values, and what is unusual about it."""
-    if crf is None:
-        return []
-    name = ["crf", *(f"{getattr(crf, name):g}" for name in VALUES), *crf.unusual]
-    return name + ([short(crf.cache_key)] if crf.compatibility is not None else [])
 
 
 def short(value: Any) -> str:
