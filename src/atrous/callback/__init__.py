@@ -1,1 +1,1 @@
-"""What happens beside the steps: saving, watching, drawing, reporting."""
+"""Lightning callbacks: saving, checking, drawing and reporting beside the training steps."""

@@ -1,4 +1,4 @@
-"""Draw a run's curves over time and its confusion matrix when it has been scored."""
+"""Draw a run's curves and its confusion matrix when it has been tested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of a run on disk: whole at every moment, and saved when somebody asks the run to stop."""
+"""Save the state of a run: whole at every moment, and also when the run is asked to stop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Lightning writes a checkpoint by way of the temporary folder, which may lie on another disk."""
+    """Write checkpoints whole, in their own folder: Lightning uses the temporary one, maybe on another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         buffer = io.BytesIO()
@@ -30,10 +30,10 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class Checkpoint(L.Callback):
-    """`last.ckpt` every `every` iterations and after each validation; `best.ckpt`, the weights alone, by val/miou.
+    """Save `last.ckpt` every `every` iterations and after each validation, and `best.ckpt`, weights alone, by val/miou.
 
-    Where a validation is due, the save comes after it: a run that dies while validating goes back to the save before,
-    and so meets the validation again. On SIGINT, SIGTERM or SIGUSR1 the iteration is finished and saved, and the
+    Where a validation is due, the save comes after it: a run that dies while validating resumes from the save before,
+    and so validates again. On SIGINT, SIGTERM or SIGUSR1 the iteration is finished and saved, and the
     process ends with 128 + the signal (143 for both of a scheduler's: Lightning would end with 0, and a preempted run
     would look finished).
     """
@@ -62,7 +62,7 @@ class Checkpoint(L.Callback):
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         if self._signal and trainer.world_size == 1:
-            self._stop(trainer)  # what was saved last is the state to go on from
+            self._stop(trainer)  # the last save is the state to resume from
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.state.fn != "fit":
@@ -84,7 +84,7 @@ class Checkpoint(L.Callback):
     # ---- what to save -------------------------------------------------------------------------------------------
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if "loops" in checkpoint:
-            settle(checkpoint["loops"]["fit_loop"], trainer.global_step * trainer.accumulate_grad_batches)
+            settle_loop(checkpoint["loops"]["fit_loop"], trainer.global_step * trainer.accumulate_grad_batches)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_miou": self.best_miou, "best_step": self.best_step}
@@ -105,14 +105,14 @@ class Checkpoint(L.Callback):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._signal == signal.SIGINT == number:
-            raise KeyboardInterrupt  # asked twice: don't wait for the iteration
+            raise KeyboardInterrupt  # the second Ctrl-C: don't wait for the iteration
         self._signal = number
 
     def _asked_to_stop(self, trainer: L.Trainer, step: int) -> bool:
         if trainer.world_size == 1:
             return self._signal is not None
         if step % 10:
-            return False  # the processes agree, and asking each other costs a little
+            return False  # all processes must agree, and to ask each other costs a little
         return trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False)
 
     def _stop(self, trainer: L.Trainer) -> None:
@@ -122,9 +122,11 @@ class Checkpoint(L.Callback):
         raise SystemExit(130 if number == signal.SIGINT else 143)
 
 
-def settle(loop: dict[str, Any], batches: int) -> None:
-    """Make the saved loop stand between two iterations. As Lightning leaves it, a save within a hook stands inside the
-    hook: resumed from there it validates a second time, or leaves a validation out."""
+def settle_loop(loop: dict[str, Any], batches: int) -> None:
+    """Set the saved loop to a point between two iterations.
+
+    Lightning saves it as it is within a hook: a run resumed from there validates a second time, or skips a validation.
+    """
     for name, done in (("epoch_loop.batch_progress", batches), ("epoch_loop.val_loop.batch_progress", 0)):
         for count in (loop[name]["total"], loop[name]["current"]):
             count.update(dict.fromkeys(count, done))

@@ -1,4 +1,4 @@
-"""What must hold while a run goes on."""
+"""Stop a run whose loss is not finite, or whose processes have different configurations."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from atrous.digest import flat
 
 
 class FiniteLoss(L.Callback):
-    """Stops at a loss that is no number, naming the pictures, before such weights are saved.
+    """Stop at a loss that is not finite, naming the pictures, before such weights are saved.
 
-    On a GPU the loss of an iteration is looked at when the next one is under way, and before every save and validation:
-    looking at once would make the host wait for the device at each iteration.
+    On a GPU the loss of an iteration is checked while the next one runs, and before every save and validation: checking
+    at once would make the host wait for the device at each iteration.
     """
 
     def __init__(self) -> None:
@@ -25,18 +25,18 @@ class FiniteLoss(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, out: Any, batch: Batch, index: int
     ) -> None:
-        self._look()
+        self._check()
         self._pending = (out["loss"].detach(), list(batch.name), trainer.global_step)
         if out["loss"].device.type == "cpu":
-            self._look()
+            self._check()
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._look()
+        self._check()
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._look()
+        self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if self._pending is None:
             return
         loss, names, step = self._pending
@@ -44,12 +44,12 @@ class FiniteLoss(L.Callback):
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss.item()} at iteration {step}; its pictures: {', '.join(names)}\n"
-                "the weights saved before are good; try a lower optim.lr, schedule.warmup, or trainer.precision=32-true"
+                "earlier weights are good: try a lower optim.lr, schedule.warmup, or trainer.precision=32-true"
             )
 
 
 class RanksAgree(L.Callback):
-    """All processes of a run compare their resolved configuration, and none trains where two differ."""
+    """Compare the resolved configuration over all processes of a run, and refuse to train where two differ."""
 
     def __init__(self, config: dict[str, Any]):
         self.config = config
@@ -62,5 +62,7 @@ class RanksAgree(L.Callback):
         torch.distributed.all_gather_object(everyone, mine)
         keys = sorted({key for other in everyone for key in other if any(o.get(key) != other[key] for o in everyone)})
         if keys:
-            told = "; ".join(f"{key}: {' | '.join(other.get(key, '-') for other in everyone)}" for key in keys[:5])
-            raise ValueError(f"the processes of this run were started with different configurations ({told})")
+            differences = "; ".join(
+                f"{key}: {' | '.join(other.get(key, '-') for other in everyone)}" for key in keys[:5]
+            )
+            raise ValueError(f"the processes of this run were started with different configurations ({differences})")

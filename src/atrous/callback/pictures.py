@@ -1,4 +1,4 @@
-"""A fixed set of validation pictures, drawn after each validation: what the numbers look like."""
+"""Draw the same few validation pictures with their predictions after each validation."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ from atrous.draw.png import save
 from atrous.draw.sheet import PictureRow, sheet
 
 SIDE = 480
-"""Pixels at most of what is kept: a page shows it smaller."""
+"""The longest side, in pixels, of the pictures in last.npz; a page shows them smaller."""
 
 
 class Pictures(L.Callback):
-    """<run folder>/pictures/<iteration>.png: picture, truth, prediction, CRF and errors of `count` pictures, spread
-    evenly over the validation split; to W&B the same as pictures whose labels can be switched on and off by class.
-    last.npz keeps the label maps of the last validation, for a page that has several runs side by side."""
+    """Write <run folder>/pictures/<iteration>.png: picture, truth, prediction, CRF and errors of `count` pictures.
+
+    They are spread evenly over the validation split. W&B gets the same as pictures whose labels can be switched on and
+    off by class. last.npz holds the label maps of the last validation, for a page that shows several runs side by side.
+    """
 
     def __init__(self, count: int = 8):
         if count < 1:
-            raise ValueError(f"`callback.pictures.count` must be 1 or more (got {count}); callback.pictures=null: none")
+            raise ValueError(
+                f"`callback.pictures.count` must be 1 or more (got {count}); callback.pictures=null draws none"
+            )
         self.count = count
         self.samples: list[Sample] = []
 
@@ -45,13 +49,13 @@ class Pictures(L.Callback):
         labels = data.pictures.labels
         if not self.samples:
             split = data.val_split
-            wanted = np.linspace(0, len(split) - 1, min(self.count, len(split))).round().astype(int)
-            self.samples = [split[int(index)] for index in wanted]
+            indices = np.linspace(0, len(split) - 1, min(self.count, len(split))).round().astype(int)
+            self.samples = [split[int(index)] for index in indices]
         rows = [self._predict(trainer, module, sample) for sample in self.samples]
         folder = Path(trainer.default_root_dir) / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
         save(folder / f"{trainer.global_step:06}.png", sheet(rows, labels))
-        write_whole(folder / "last.npz", kept(rows, labels, trainer.global_step))
+        write_whole(folder / "last.npz", encode_rows(rows, labels, trainer.global_step))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_metrics({"val/pictures": [_for_wandb(row, labels) for row in rows]}, trainer.global_step)  # type: ignore[dict-item]
@@ -66,10 +70,10 @@ class Pictures(L.Callback):
         return PictureRow(sample.image, sample.label, plain, refined, sample.name)
 
 
-def kept(rows: Sequence[PictureRow], labels: LabelSpace, iteration: int) -> bytes:
-    """An .npz: `names`, `classes`, `palette`, `iteration`; of the k-th picture `image_k`, `label_k`, `prediction_k`,
-    and `refined_k` where there is a CRF. Large ones are thinned to every n-th pixel."""
-    found: dict[str, Any] = {
+def encode_rows(rows: Sequence[PictureRow], labels: LabelSpace, iteration: int) -> bytes:
+    """Return an .npz: `names`, `classes`, `palette`, `iteration`; of the k-th picture `image_k`, `label_k`,
+    `prediction_k`, and `refined_k` where there is a CRF. Large label maps are thinned to every n-th pixel."""
+    arrays: dict[str, Any] = {
         "names": np.array([row.name for row in rows]),
         "classes": np.array(labels.names),
         "palette": labels.palette,
@@ -77,17 +81,17 @@ def kept(rows: Sequence[PictureRow], labels: LabelSpace, iteration: int) -> byte
     }
     for k, row in enumerate(rows):
         step = -(-max(row.image.shape[:2]) // SIDE)
-        found[f"image_{k}"] = np.asarray(Image.fromarray(row.image).reduce(step))
+        arrays[f"image_{k}"] = np.asarray(Image.fromarray(row.image).reduce(step))
         maps = {"label": row.label, "prediction": row.prediction, "refined": row.refined}
-        found |= {f"{what}_{k}": map[::step, ::step] for what, map in maps.items() if map is not None}
+        arrays |= {f"{name}_{k}": map_[::step, ::step] for name, map_ in maps.items() if map_ is not None}
     file = io.BytesIO()
-    np.savez_compressed(file, **found)
+    np.savez_compressed(file, **arrays)
     return file.getvalue()
 
 
 def _for_wandb(row: PictureRow, labels: LabelSpace) -> Any:
-    """A wandb.Image whose truth, prediction and CRF can be switched on and off, class by class."""
-    import wandb
+    """Make a wandb.Image whose truth, prediction and CRF can be switched on and off, class by class."""
+    import wandb  # half a second to import: for runs that log to it
 
     names = dict(enumerate(labels.names)) | {IGNORE: "void"}
     layers = {"truth": row.label, "prediction": row.prediction, "crf": row.refined}

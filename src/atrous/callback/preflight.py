@@ -1,4 +1,4 @@
-"""Before a run of several nodes trains: is everybody there, and does a sum over all of them come back?"""
+"""Check before a run of several nodes trains that every process is there, and that a sum over all of them works."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ log = logging.getLogger("atrous")
 
 SECONDS = 60.0
 _held: list[dist.Store] = []
-"""The store's server listens on the port at which Lightning meets next, in this process: it must not close between."""
+"""The store's server listens on the port that Lightning uses next, in this process: it must stay open until then."""
 
 
 def preflight(trainer: L.Trainer) -> None:
-    """Where torchrun or SLURM has started the processes. Without it torch would wait up to half an hour for a missing
-    one, and then not say which. ATROUS_PREFLIGHT: the seconds to wait, where 60 are too few."""
+    """Check the processes that torchrun or SLURM has started.
+
+    Without it torch would wait up to half an hour for a missing one, and then not say which. ATROUS_PREFLIGHT is the
+    number of seconds to wait, where 60 are too few.
+    """
     if trainer.world_size == 1:
         return
     environment: Any = getattr(trainer.strategy, "cluster_environment", None)
@@ -35,17 +38,17 @@ def preflight(trainer: L.Trainer) -> None:
         return
     seconds = _seconds()
     rank, world = trainer.global_rank, trainer.world_size
-    store = meet(environment.main_address, environment.main_port, rank, world, seconds)
+    store = open_store(environment.main_address, environment.main_port, rank, world, seconds)
     device: torch.device = trainer.strategy.root_device
-    shown = str(device) if device.type == "cpu" else f"{device} {torch.cuda.get_device_name(device)}"
-    everyone = roll_call(store, rank, world, f"{socket.gethostname()}  {shown}", seconds)
+    name = str(device) if device.type == "cpu" else f"{device} {torch.cuda.get_device_name(device)}"
+    everyone = roll_call(store, rank, world, f"{socket.gethostname()}  {name}", seconds)
     if rank == 0:
-        log.info("\n".join(["rank  host  device", *(f"{i:4}  {told}" for i, told in enumerate(everyone))]))
+        log.info("\n".join(["rank  host  device", *(f"{i:4}  {about}" for i, about in enumerate(everyone))]))
     sum_over_all(store, rank, world, device, seconds)
 
 
-def meet(host: str, port: int, rank: int, world: int, seconds: float) -> dist.Store:
-    """The store that rank 0 holds, unless torchrun's agent does."""
+def open_store(host: str, port: int, rank: int, world: int, seconds: float) -> dist.Store:
+    """Connect to the store, which rank 0 holds unless torchrun's agent does."""
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     server = rank == 0 and not agent
     limit = timedelta(seconds=seconds)
@@ -66,7 +69,7 @@ def meet(host: str, port: int, rank: int, world: int, seconds: float) -> dist.St
 
 
 def roll_call(store: dist.Store, rank: int, world: int, about: str, seconds: float) -> list[str]:
-    """What each rank tells of itself. Rank 0 waits for all and tells the others who is missing."""
+    """Return what each rank says about itself. Rank 0 waits for all, and lets the others know who is missing."""
     store.set(f"here/{rank}", about)
     keys = [f"here/{other}" for other in range(world)]
     if rank == 0:
@@ -74,11 +77,11 @@ def roll_call(store: dist.Store, rank: int, world: int, about: str, seconds: flo
         missing = [other for other, key in enumerate(keys) if not store.check([key])]
         store.set("missing", ",".join(map(str, missing)))
         if missing:  # the store ends with this process: not before the others know
-            _wait(store, [f"told/{other}" for other in range(1, world) if other not in missing], 5.0)
+            _wait(store, [f"informed/{other}" for other in range(1, world) if other not in missing], 5.0)
     elif not _wait(store, ["missing"], seconds + 5.0):
         raise ValueError(f"rank 0 is gone: rank {rank} on {socket.gethostname()} waited for it")
     absent = store.get("missing").decode()
-    store.set(f"told/{rank}", "")
+    store.set(f"informed/{rank}", "")
     if absent:
         many = "s" if "," in absent else ""
         raise ValueError(
@@ -89,7 +92,7 @@ def roll_call(store: dist.Store, rank: int, world: int, about: str, seconds: flo
 
 
 def sum_over_all(store: dist.Store, rank: int, world: int, device: torch.device, seconds: float) -> None:
-    """By a group of its own, which has this short limit; the run's has the strategy's."""
+    """Sum over all processes, in a group of its own with this short limit; the run's has the strategy's."""
     backend, limit = ("nccl" if device.type == "cuda" else "gloo"), timedelta(seconds=seconds)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -110,6 +113,7 @@ def sum_over_all(store: dist.Store, rank: int, world: int, device: torch.device,
 
 
 def _wait(store: dist.Store, keys: list[str], seconds: float) -> bool:
+    """Wait for the keys; return whether all came in time."""
     try:
         if keys:
             store.wait(keys, timedelta(seconds=seconds))
@@ -119,11 +123,11 @@ def _wait(store: dist.Store, keys: list[str], seconds: float) -> bool:
 
 
 def _seconds() -> float:
-    told = os.environ.get("ATROUS_PREFLIGHT") or SECONDS
+    value = os.environ.get("ATROUS_PREFLIGHT") or SECONDS
     try:
-        seconds = float(told)
+        seconds = float(value)
     except ValueError:
         seconds = -1.0
     if not seconds > 0:
-        raise ValueError(f"`ATROUS_PREFLIGHT={told}` must be a number of seconds above 0")
+        raise ValueError(f"`ATROUS_PREFLIGHT={value}` must be a number of seconds above 0")
     return seconds

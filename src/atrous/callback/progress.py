@@ -1,4 +1,4 @@
-"""What a run says of itself while it goes on: to the terminal, and to the loggers."""
+"""Report the progress of a run to the terminal and to the loggers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from atrous.console import duration
 
 
 class Meter(L.Callback):
-    """Loss, learning rates, pictures a second, share of the time spent waiting for data, and peak memory: measured over
-    each `every` iterations, given to the loggers, and shown, as a bar with the time left in a terminal, elsewhere as
-    plain lines, of which there are fewer."""
+    """Measure loss, learning rates, pictures a second, the share of time spent waiting for data, and peak memory.
+
+    They are measured over each `every` iterations and sent to the loggers. A terminal shows a bar with the time left;
+    elsewhere every fifth report is printed as a line.
+    """
 
     loss: Tensor | None  # the sum over the batches since the last report
 
@@ -28,13 +30,13 @@ class Meter(L.Callback):
             raise ValueError(f"`callback.progress.every` must be 1 or more (got {every})")
         self.every = every
         self.bar: Progress | None = None
-        self._forget()
+        self._reset()
         self.miou: float | None = None
 
     # ---- measuring ----------------------------------------------------------------------------------------------
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.first, self.began = trainer.global_step, time.monotonic()
-        self._forget()
+        self._reset()
         self._start_bar(trainer)
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Batch, index: int) -> None:
@@ -60,9 +62,10 @@ class Meter(L.Callback):
             self.miou = float(trainer.callback_metrics["val/miou"])
             if self.bar is None and trainer.is_global_zero:
                 print(f"iteration {trainer.global_step}: mean IoU {self.miou:.4f} on the validation split", flush=True)
-            self._forget()
+            self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
+        """Begin to measure from here."""
         self.loss = None
         self.batches, self.pictures = 0, 0
         self.waited, self.since = 0.0, time.monotonic()
@@ -72,7 +75,7 @@ class Meter(L.Callback):
         if self.loss is None:
             return
         took = max(time.monotonic() - self.since, 1e-9)
-        # The scheduler has moved on: these are the rates that the next iteration, number `step` from 0, will use.
+        # The scheduler has stepped already: these are the rates of the next iteration, number `step` from 0.
         rates = {f"lr/{group['name']}": group["lr"] for group in trainer.optimizers[0].param_groups}
         metrics = {
             # Lightning hands out the loss divided by the accumulation steps.
@@ -85,33 +88,33 @@ class Meter(L.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step)
         self._show(trainer, step, metrics)
-        self._forget()
+        self._reset()
 
     # ---- showing ------------------------------------------------------------------------------------------------
     def _start_bar(self, trainer: L.Trainer) -> None:
         if not (trainer.is_global_zero and sys.stdout.isatty()):
             return
         self.bar = Progress(
-            BarColumn(bar_width=12),  # all of it fits a terminal of 80 columns
+            BarColumn(bar_width=12),  # the line fits a terminal of 80 columns
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[message]}"),
             refresh_per_second=4,
         )
         self.bar.start()
-        self.task = self.bar.add_task("train", total=trainer.max_steps, completed=self.first, told="")
+        self.task = self.bar.add_task("train", total=trainer.max_steps, completed=self.first, message="")
 
     def _show(self, trainer: L.Trainer, step: int, metrics: dict[str, float]) -> None:
         rate = next(value for key, value in metrics.items() if key.startswith("lr/"))
-        told = f"loss {metrics['train/loss']:.3f}  lr {rate:.2g}  {metrics['time/images_per_s']:.0f} img/s"
+        message = f"loss {metrics['train/loss']:.3f}  lr {rate:.2g}  {metrics['time/images_per_s']:.0f} img/s"
         if self.miou is not None:
-            told += f"  mIoU {self.miou:.3f}"
+            message += f"  mIoU {self.miou:.3f}"
         if self.bar is not None:
-            self.bar.update(self.task, told=told)
+            self.bar.update(self.task, message=message)
         elif step % (5 * self.every) == 0 or step == trainer.max_steps:
             left = (time.monotonic() - self.began) / max(step - self.first, 1) * (trainer.max_steps - step)
-            print(f"iteration {step}/{trainer.max_steps}  {told}  {duration(left)} left", flush=True)
+            print(f"iteration {step}/{trainer.max_steps}  {message}  {duration(left)} left", flush=True)
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         if self.bar is not None:
@@ -120,7 +123,7 @@ class Meter(L.Callback):
 
 
 def peak_memory_gb() -> float:
-    """Of the GPU where there is one, else of this process."""
+    """Return the peak memory of the GPU where there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)

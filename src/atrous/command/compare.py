@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.table import Table
 
-from atrous.callback.result import warn_of_choice
+from atrous.callback.print_result import warn_of_tuning_pictures
 from atrous.config.build import plain
 from atrous.config.override import check_number
 from atrous.console import text
@@ -112,7 +112,7 @@ def show(result: dict[str, Any], folder: Path) -> None:
     log.info("\nan interval over pictures says nothing about another seed of training: train several")
     if count < FEW:
         log.info(f"of {count} pictures an interval is a guess itself, and mostly too narrow")
-    warn_of_choice(b["protocol"])
+    warn_of_tuning_pictures(b["protocol"])
     log.info(f"\n{folder}/\n  compare.json  all numbers, of every picture     compare.png  the classes, the pictures")
 
 

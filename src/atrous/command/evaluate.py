@@ -13,7 +13,7 @@ import numpy as np
 from omegaconf import DictConfig
 from rich.table import Table
 
-from atrous.callback.result import class_table, warn_of_choice
+from atrous.callback.print_result import class_table, warn_of_tuning_pictures
 from atrous.config.build import plain
 from atrous.console import text
 from atrous.digest import of_file
@@ -94,7 +94,7 @@ def show(result: Mapping[str, Any], folder: Path, title: str) -> None:
     log.info(f"\n{title}\n\nIoU")
     log.info(class_table(result["scores"], result["scores_crf"], (result["boundary"], result["boundary_crf"])))
     log.info(f"\n{summary(result)}")
-    warn_of_choice(result["protocol"])
+    warn_of_tuning_pictures(result["protocol"])
     if result["trimap"] is None:
         log.info("no pixel is void in these labels, so there are no trimaps")
     trimap = "     trimap.png  scores near the borders" if result["trimap"] else ""

@@ -18,7 +18,8 @@ from atrous.batch import LabelSpace
 from atrous.callback.checkpoint import Checkpoint, WholeFiles
 from atrous.callback.guard import FiniteLoss, RanksAgree
 from atrous.callback.preflight import preflight
-from atrous.callback.result import Result, show
+from atrous.callback.print_result import print_result
+from atrous.callback.result import Result
 from atrous.config.build import build_crf, build_network, precision
 from atrous.config.schema import Config, TrainOnly
 from atrous.datamodule import SegmentationDataModule
@@ -39,7 +40,7 @@ def train(cfg: Config) -> dict[str, Any] | None:
     finished = folder.finished()
     if finished is not None:
         log.info("this run is complete (resume=never trains it anew); what it found:\n")
-        show(finished, folder.path)
+        print_result(finished, folder.path)
         return finished
     folder.check_resumable()
     _quiet_libraries()
