@@ -182,8 +182,8 @@ FAULTS = (
     Fault(
         "a mirrored look that is not turned back",
         "src/atrous/model/tta.py",
-        "found = found.flip(-1) if flip else found",
-        "found = found",
+        "y = y.flip(-1) if flip else y",
+        "y = y",
         "model/test_tta.py",
     ),
 )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from atrous.digest import of_file
+from atrous.digest import file_digest
 from atrous.metric.bootstrap import parts
 from atrous.metric.confusion import Scores
 from atrous.sweep.cell import Cell, plan
@@ -81,7 +81,7 @@ def evaluate(cell: Cell, result: dict[str, Any], matrices: Sequence[np.ndarray |
     folder.mkdir(parents=True)
     trimap = {"width": list(range(1, 41)), "mean_iou": [0.3 + 0.01 * width for width in range(40)]}
     told = {
-        "of": of_file(cell.path / "result.json"),
+        "of": file_digest(cell.path / "result.json"),
         "trimap": trimap,
         "trimap_crf": trimap if result["scores_crf"] else None,
     }

@@ -30,6 +30,6 @@ def test_a_step_of_ones_own_stays_as_it_is():
         step(0, 600, every=0)
 
 
-def test_warmup_rises_in_a_straight_line_and_then_is_gone():
+def test_warmup_rises_in_a_straight_line_and_then_has_no_effect():
     assert [step(i, 100, warmup=4) for i in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
     assert poly(4, 100, warmup=4) == poly(4, 100)

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: metrics.csv always, W&B (offline without a login) by default."""
+"""Loggers: metrics.csv, which every run writes, and W&B, offline without a login."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from atrous.disk import read_metrics, write_whole
 
 
 class MetricsCSV(Logger):
-    """<save_dir>/metrics.csv, a row an iteration. A resumed run takes back the rows that it is about to write again."""
+    """Write <save_dir>/metrics.csv, a row for each logged iteration; a resumed run drops rows that it writes again."""
 
     def __init__(self, save_dir: str):
         super().__init__()
@@ -35,7 +35,7 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The resolved configuration lies beside, in config.yaml."""
+        """Do nothing: config.yaml beside the file holds the resolved configuration."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -75,16 +75,16 @@ def wandb(
     tags: Sequence[str] = (),
     mode: str = "auto",
 ) -> WandbLogger:
-    """A W&B run whose id lies in the run folder before the first iteration, so that a resumed run goes on in it.
+    """Open a W&B run; its id is in the run folder before the first iteration, so that a resumed run continues it.
 
     `mode` is auto, online, offline or disabled; auto is WANDB_MODE where set, online with a login, else offline. The
-    runs of a sweep are one group, as WANDB_RUN_GROUP says.
+    runs of a sweep are one group, given by WANDB_RUN_GROUP.
     """
     if mode not in ("auto", "online", "offline", "disabled"):
         raise ValueError(f"`logger.wandb.mode` must be auto, online, offline or disabled (got {mode!r})")
-    quieten()
+    silence_wandb()
     if mode == "auto":
-        mode = usual_mode()
+        mode = default_mode()
     os.environ["WANDB_MODE"] = mode  # never empty, which W&B refuses
     logger = WandbLogger(
         save_dir=save_dir,
@@ -98,30 +98,30 @@ def wandb(
         log_model=False,
         mode=mode,
     )
-    logger._wandb_init.pop("anonymous", None)  # W&B warns of it, Lightning always passes it
+    logger._wandb_init.pop("anonymous", None)  # W&B warns about it, and Lightning always passes it
     return logger
 
 
 def close(failed: bool = False) -> None:
-    """End the W&B run, if there is one: else the next run of this process would go on in it."""
+    """Finish the W&B run, if there is one: else the next run of this process would continue it."""
     module = sys.modules.get("wandb")
     if module is not None and module.run is not None:
         module.finish(exit_code=int(failed))
 
 
-def quieten() -> None:
-    """W&B says and asks nothing by itself; before it is imported."""
+def silence_wandb() -> None:
+    """Keep W&B from printing and asking; call before it is imported."""
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it asks for its host even offline
 
 
-def usual_mode() -> str:
-    """WANDB_MODE where set, online with a login that works, else offline."""
+def default_mode() -> str:
+    """Return WANDB_MODE where set, online with a login that works, else offline."""
     return os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
 
 
 def _logged_in() -> bool:
-    import wandb
+    import wandb  # half a second to import: not for a run that does not log to it
 
     os.environ.pop("WANDB_MODE", None)
     try:
@@ -132,7 +132,8 @@ def _logged_in() -> bool:
 
 def _run_id(folder: Path) -> str:
     path = folder / "wandb_id"
-    swept = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None  # an agent's, which W&B takes
+    # An agent of a W&B sweep sets the id.
+    swept = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
     if getattr(rank_zero_only, "rank", 0) == 0 and (swept or not path.exists()):
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(swept or secrets.token_hex(4))

@@ -18,7 +18,7 @@ from atrous.metric.confusion import Scores, confusion
 
 
 class ConfusionMatrix(torchmetrics.Metric):
-    """Counts of (truth, prediction) over a whole set, summed over the processes: exact, whatever their number."""
+    """The confusion matrix of a whole set, summed over the processes: exact, whatever their number."""
 
     full_state_update = False
     matrix: Tensor
@@ -35,7 +35,7 @@ class ConfusionMatrix(torchmetrics.Metric):
 
 
 class SegmentationModule(L.LightningModule):
-    """Any network that gives logits at its stride, zooms them, and subsamples labels to them."""
+    """Train and test any network that returns logits at its stride, zooms them, and subsamples labels to them."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class SegmentationModule(L.LightningModule):
         seed: int = 0,
         about: dict[str, Any] | None = None,
     ):
-        """`about`: plain values that go into every checkpoint, so that it tells by itself what it holds."""
+        """`about`: plain values saved in every checkpoint, which so describes itself."""
         super().__init__()
         self.about = about or {}
         self.network: Any = network
@@ -61,7 +61,7 @@ class SegmentationModule(L.LightningModule):
 
     # ---- training ------------------------------------------------------------------------------------------------
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Dropout is a function of (seed, batch, rank), so that a resumed run draws what the unbroken one does.
+        # Dropout is a function of (seed, batch, rank), so that a resumed run draws the same as an unbroken one.
         torch.manual_seed(hash((self.seed, batch_idx, self.global_rank)) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -81,11 +81,11 @@ class SegmentationModule(L.LightningModule):
 
     # ---- evaluation ----------------------------------------------------------------------------------------------
     def scores(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """image (B, 3, H, W) -> (B, C, *size) float."""
+        """Score pictures: (B, 3, H, W) -> (B, C, *size) float."""
         return self.network.zoom(self.network(image), size).float()
 
     def refine(self, image: Tensor, scores: Tensor) -> Tensor:
-        """The CRF on the softmax of the scores: (B, C, H, W) probabilities."""
+        """Refine the softmax of the scores by the CRF: (B, C, H, W) probabilities."""
         assert self.crf is not None
         with torch.autocast(image.device.type, enabled=False):
             return self.crf(image, scores.softmax(1))

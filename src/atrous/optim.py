@@ -1,4 +1,4 @@
-"""The policy of learning: which parameter moves how fast."""
+"""The optimizer: which parameters learn how fast."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def sgd(
     classifier: float = 10.0,
     crf: float = 1.0,
 ) -> SGD:
-    """SGD over the papers' four groups, and a fifth; `bias`, `classifier` and `crf` multiply the learning rate.
+    """Make SGD over the papers' four groups, and a fifth; `bias`, `classifier` and `crf` multiply the learning rate.
 
     Paper: weights 1x, biases 2x without decay, the new classifier's weights 10x and its biases 20x (released solvers).
-    The network says which layers are new classifiers (`network.classifiers()`), and what a CRF of its own learns
-    (`network.crf_parameters()`): that is a cost, which decay would make forget the picture, so there is none on it.
+    The network states which layers are new classifiers (`network.classifiers()`), and which parameters are those of a
+    CRF of its own (`network.crf_parameters()`): costs, on which decay would make the CRF forget the picture.
     """
     classifiers = {id(p) for layer in network.classifiers() for p in layer.parameters()}  # type: ignore[operator]
     costs = {id(p) for p in network.crf_parameters()}  # type: ignore[operator]
-    policy = {  # name -> times the learning rate, decay
+    policy = {  # name -> (multiple of the learning rate, decay)
         "weight": (1.0, weight_decay),
         "bias": (bias, 0.0),
         "classifier_weight": (classifier, weight_decay),

@@ -7,7 +7,7 @@ from wandb_server import wandb_server
 
 from atrous.__main__ import main
 from atrous.config.override import absences
-from atrous.digest import of_file
+from atrous.digest import file_digest
 from atrous.sweep.cell import plan
 
 WORDS = [*(word for word in MINIATURE if not word.startswith(("logger", "crf"))), "crf=null"]
@@ -28,7 +28,7 @@ def swept(tmp_path_factory):
         path.parent.mkdir(parents=True)
         trimap = {"width": list(range(1, 41)), "mean_iou": [0.01 * width for width in range(1, 41)]}
         result = json.loads((first.path / "result.json").read_text())
-        told = {"of": of_file(first.path / "result.json"), "trimap": trimap, "trimap_crf": None}
+        told = {"of": file_digest(first.path / "result.json"), "trimap": trimap, "trimap_crf": None}
         path.write_text(json.dumps(result | told))
     return folder
 

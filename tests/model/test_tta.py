@@ -15,7 +15,7 @@ def image():
 
 @pytest.fixture
 def net():
-    """Any picture -> scores; that see far, so that a tile's edge matters, and left from right."""
+    """Any picture -> scores that depend on pixels far off, so that a tile's edge matters, and on left and right."""
     torch.manual_seed(0)
     layer = torch.nn.Conv2d(3, 4, 9, padding=4).requires_grad_(False)
     return lambda image: layer(image.float() / 64)
@@ -36,9 +36,9 @@ def test_a_mean_is_that_of_the_probabilities_and_comes_as_scores(net, image):
 def test_a_maximum_is_that_of_the_scores(net, image):
     half = F.interpolate(image.float(), (17, 24), mode="bilinear", align_corners=True).round().byte()
     zoomed = F.interpolate(net(half), (33, 47), mode="bilinear", align_corners=True)
-    found = View(scales=[0.5, 1], fuse="max")(net, image)
-    torch.testing.assert_close(found, torch.maximum(net(image), zoomed))
-    assert not torch.equal(found, net(image))
+    scores = View(scales=[0.5, 1], fuse="max")(net, image)
+    torch.testing.assert_close(scores, torch.maximum(net(image), zoomed))
+    assert not torch.equal(scores, net(image))
 
 
 def test_the_order_of_the_scales_changes_nothing(net, image):
@@ -59,11 +59,11 @@ def test_a_tile_that_covers_the_picture_is_the_whole(net, image, crop):
     assert torch.equal(View(crop=crop)(net, image), net(image))
 
 
-def test_tiles_of_a_network_that_sees_one_pixel_are_the_whole(image):
+def test_tiles_of_a_pointwise_network_are_the_whole(image):
     pointwise = lambda image: torch.cat([image.float(), 255 - image.float()[:, :1]], 1) / 100  # noqa: E731
     for fuse in ("mean", "max"):
-        found = View(crop=[20, 16], stride=[7, 16], flip=True, fuse=fuse)(pointwise, image)
-        torch.testing.assert_close(found.softmax(1), pointwise(image).softmax(1))
+        scores = View(crop=[20, 16], stride=[7, 16], flip=True, fuse=fuse)(pointwise, image)
+        torch.testing.assert_close(scores.softmax(1), pointwise(image).softmax(1))
 
 
 @pytest.mark.parametrize(("fuse", "form"), [("mean", lambda scores: scores.softmax(1)), ("max", lambda scores: scores)])
@@ -73,28 +73,28 @@ def test_overlapping_tiles_are_averaged_as_by_hand(net, image, fuse, form):
         for left in (0, 15, 17):
             total[..., top : top + 20, left : left + 30] += form(net(image[..., top : top + 20, left : left + 30]))
             count[top : top + 20, left : left + 30] += 1
-    found = form(View(crop=[20, 30], stride=[10, 15], fuse=fuse)(net, image))
-    torch.testing.assert_close(found, total / count)
-    assert not torch.allclose(found, form(net(image)), atol=1e-3)
+    scores = form(View(crop=[20, 30], stride=[10, 15], fuse=fuse)(net, image))
+    torch.testing.assert_close(scores, total / count)
+    assert not torch.allclose(scores, form(net(image)), atol=1e-3)
 
 
 @pytest.mark.parametrize(("crop", "stride"), [(20, None), ([20, 60], [20, 60]), (7, 7), (33, 1)])
 def test_every_pixel_is_in_a_tile_and_no_tile_is_larger_or_leaves_the_picture(crop, stride):
-    view, seen = View(crop=crop, stride=stride), np.zeros((33, 47), int)
+    view, covered = View(crop=crop, stride=stride), np.zeros((33, 47), int)
     high, wide = (crop, crop) if isinstance(crop, int) else crop
     for rows, columns in view.windows(33, 47):
         assert (rows.stop - rows.start, columns.stop - columns.start) == (min(high, 33), min(wide, 47))
         assert rows.stop <= 33
         assert columns.stop <= 47
-        seen[rows, columns] += 1
-    assert seen.min() >= 1
+        covered[rows, columns] += 1
+    assert covered.min() >= 1
 
 
-def test_what_tiles_give_is_put_together_in_the_cpus_memory_also_where_a_scale_fits_one(image):
+def test_tiles_are_put_together_in_the_cpus_memory_also_where_a_scale_fits_one(image):
     devices = []
 
     class Elsewhere(torch.Tensor):
-        def cpu(self, *how, **kinds):
+        def cpu(self, *args, **kwargs):
             devices.append("brought")
             return self.as_subclass(torch.Tensor)
 
@@ -104,7 +104,7 @@ def test_what_tiles_give_is_put_together_in_the_cpus_memory_also_where_a_scale_f
     assert len(devices) == 1 + len(list(view.windows(33, 47)))
 
 
-def test_the_network_never_sees_more_than_a_tile(image):
+def test_the_network_never_gets_more_than_a_tile(image):
     sizes = []
 
     def net(image):
@@ -116,7 +116,7 @@ def test_the_network_never_sees_more_than_a_tile(image):
 
 
 @pytest.mark.parametrize(
-    ("how", "says"),
+    ("arguments", "message"),
     [
         ({"scales": []}, "`tta.scales`"),
         ({"scales": [0.5, 0]}, "`tta.scales`"),
@@ -137,6 +137,6 @@ def test_the_network_never_sees_more_than_a_tile(image):
         ({"crop": 5, "stride": 0}, "`slide.stride`"),
     ],
 )
-def test_what_can_not_be_is_told_by_its_name(how, says):
-    with pytest.raises(ValueError, match=re.escape(says)):
-        View(**how)
+def test_an_impossible_setting_is_refused_by_its_name(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        View(**arguments)

@@ -1,4 +1,4 @@
-"""`atrous browse`: pictures as the network will see them, with their labels: a contact sheet and a page."""
+"""`atrous browse`: draw pictures as the network will get them, with their labels: a contact sheet and a page."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from atrous.draw.png import png
 log = logging.getLogger("atrous")
 
 MOST = 500
-"""Pictures: a page of more is slow to open."""
+"""The most pictures on a page: with more it is slow to open."""
 
 
 def browse(cfg: Browse) -> Path:
-    """Writes sheet.png and index.html; gives the folder."""
+    """Write sheet.png and index.html; return the folder."""
     check_number("count", cfg.count, 1, MOST, "pictures")
     experiment = choice("experiment")
     pictures: PictureDataset = build_files(cfg.data)
@@ -42,10 +42,10 @@ def browse(cfg: Browse) -> Path:
     split = pictures.split(name)
     if not len(split):
         raise ValueError(f"the split {name!r} is empty: there is nothing to show")
-    samples = drawn(cfg, split, getattr(pictures, "max_bad", 0)) if training else whole(cfg, split)
+    samples = draw_samples(cfg, split, getattr(pictures, "max_bad", 0)) if training else whole_samples(cfg, split)
 
-    title = f"{experiment}: {what(cfg, name, len(samples))}"
-    page = render(title, about(cfg, name, len(split)), samples, pictures.labels)
+    title = f"{experiment}: {describe(cfg, name, len(samples))}"
+    page = render(title, facts(cfg, name, len(split)), samples, pictures.labels)
     sheet = contact_sheet(samples, pictures.labels, title=title)
     folder = out_folder(cfg.out, Path(f"runs/browse/{experiment}"))
     for name, content in (("sheet.png", png(Image.fromarray(sheet))), ("index.html", page.encode())):
@@ -55,19 +55,20 @@ def browse(cfg: Browse) -> Path:
 
 
 # ---- which pictures -------------------------------------------------------------------------------------------------
-def drawn(cfg: Browse, split: Sequence[Sample], max_bad: int) -> list[Sample]:
-    """The first draws of the training stream of a run with this seed."""
+def draw_samples(cfg: Browse, split: Sequence[Sample], max_bad: int) -> list[Sample]:
+    """Return the first draws of the training stream of a run with this seed."""
     dataset = AugmentedPictures(split, instantiate(cfg.augment, _convert_="all"), max_bad)
     return [dataset[key] for key in Stream(len(split), cfg.seed, stop=cfg.count)]
 
 
-def whole(cfg: Browse, split: Sequence[Sample]) -> list[Sample]:
+def whole_samples(cfg: Browse, split: Sequence[Sample]) -> list[Sample]:
+    """Return the first pictures of the split, whole."""
     return [split[k] for k in range(min(cfg.count, len(split)))]
 
 
 # ---- the page -------------------------------------------------------------------------------------------------------
 def render(title: str, facts: Mapping[str, str], samples: Sequence[Sample], labels: LabelSpace) -> str:
-    """One file that needs no other: the template with the pictures, their labels and the classes inside of it."""
+    """Fill the template with the pictures, their labels and the classes: one file that needs no other."""
     classes = [
         {"value": entry.value, "name": entry.name, "colour": entry.rgb}
         for entry in legend_entries((sample.label for sample in samples), labels)
@@ -88,27 +89,28 @@ def card(sample: Sample) -> dict[str, Any]:
     }
 
 
-# ---- telling --------------------------------------------------------------------------------------------------------
-def what(cfg: Browse, name: str, count: int) -> str:
+# ---- captions --------------------------------------------------------------------------------------------------------
+def describe(cfg: Browse, name: str, count: int) -> str:
+    """Describe the pictures in a few words, for the title."""
     several = "s" if count > 1 else ""
     if cfg.split is Split.val:
         return f"{count} picture{several} of {name}, whole"
     return f"{count} draw{several} from {name}, {'whole' if cfg.augment is None else 'augmented'}, seed {cfg.seed}"
 
 
-def about(cfg: Browse, name: str, length: int) -> dict[str, str]:
-    """Where the pictures come from, what was done to them, how to get them again."""
-    facts = {"dataset": f"{choice('data')} ({values(cfg.data)})", "split": f"{name}, {length:,} pictures"}
+def facts(cfg: Browse, name: str, length: int) -> dict[str, str]:
+    """Return where the pictures come from, how they were augmented, and the command that makes them again."""
+    lines = {"dataset": f"{choice('data')} ({values(cfg.data)})", "split": f"{name}, {length:,} pictures"}
     if cfg.split is Split.train:
-        facts["augment"] = "null" if cfg.augment is None else f"{choice('augment')} ({values(cfg.augment)})"
-    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return facts | {"command": shlex.join(["atrous", "browse", *words])}
+        lines["augment"] = "null" if cfg.augment is None else f"{choice('augment')} ({values(cfg.augment)})"
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return lines | {"command": shlex.join(["atrous", "browse", *overrides])}
 
 
 def values(node: Any) -> str:
-    """The arguments on a line: crop 321, scales [0.5, 1], …"""
+    """Return the arguments on one line: crop 321, scales [0.5, 1], …"""
     plain: Any = OmegaConf.to_container(node, resolve=True)
-    told = {key: value for key, value in plain.items() if key != "_target_" and value is not None}
+    given = {key: value for key, value in plain.items() if key != "_target_" and value is not None}
     return ", ".join(
-        f"{key} {json.dumps(value) if not isinstance(value, str) else value}" for key, value in told.items()
+        f"{key} {json.dumps(value) if not isinstance(value, str) else value}" for key, value in given.items()
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from atrous.disk import make_folder, write_whole
-from atrous.logger import quieten, usual_mode
+from atrous.logger import default_mode, silence_wandb
 from atrous.sweep.cell import Plan, plan
 from atrous.sweep.dashboard import Dashboard, project_of, specification, trimap_curves
 from atrous.sweep.report import report
@@ -20,12 +20,12 @@ log = logging.getLogger("atrous")
 
 def dashboard(words: Sequence[str]) -> dict[str, Any]:
     """`words` as `atrous sweep` takes them. Writes dashboard.json beside the sweep's other files."""
-    quieten()
+    silence_wandb()
     planned = plan(words)
     project_of(planned)
     path = make_folder(planned.folder, "sweeps") / "dashboard.json"
     before = json.loads(path.read_text()) if path.exists() else {}
-    data, online = report(planned), usual_mode() == "online"
+    data, online = report(planned), default_mode() == "online"
     if online:
         made = sent(planned, data, before)
     else:

@@ -16,7 +16,7 @@ from rich.table import Table
 from atrous.callback.print_result import class_table, warn_of_tuning_pictures
 from atrous.config.build import plain
 from atrous.console import text
-from atrous.digest import of_file
+from atrous.digest import file_digest
 from atrous.disk import out_folder, write_whole
 from atrous.draw import chart
 from atrous.evaluation.evaluator import Evaluator, open_evaluator, scores_of
@@ -51,7 +51,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     result = scores_of(before, after, evaluator.labels.names) | {
         "protocol": evaluator.protocol(indices, crf)
         | {"left_out": len(evaluator) - len(indices), "weights": str(evaluator.predictor.weights)},
-        "of": of_file(evaluator.predictor.home / "result.json"),
+        "of": file_digest(evaluator.predictor.home / "result.json"),
     }
     write_whole(folder / "pictures.npz", evaluator.arrays(indices, refined=crf is not None))
     published = is_published(evaluator) if cfg.published is None else cfg.published

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from atrous.logger import quieten, usual_mode
+from atrous.logger import default_mode, silence_wandb
 
 log = logging.getLogger("atrous")
 
@@ -24,8 +24,8 @@ def sync(cfg: DictConfig) -> list[Path]:
     if not waiting:
         log.info(f"nothing to send: no unsynced offline run of W&B under {root}/")
         return []
-    quieten()
-    if usual_mode() != "online":
+    silence_wandb()
+    if default_mode() != "online":
         raise ValueError(
             f"{len(waiting)} offline runs wait under {root}/, but W&B has no login here, or WANDB_MODE forbids it: "
             "`wandb login`, without WANDB_MODE, then the same command again"

@@ -60,9 +60,8 @@ class Evaluator:
         usual = data_identity(self.predictor.config.get("data") or {})
         ours = data_identity(self.dataset)
         other = [] if ours == usual else [self.dataset["_target_"].rpartition(".")[2].lower(), short(ours)]
-        return "-".join(
-            [*other, self.split, *([crf.name] if (crf := self.predictor.crf) else []), *self.predictor.view.name_parts]
-        )
+        crf = [] if self.predictor.crf is None else [self.predictor.crf.name]
+        return "-".join([*other, self.split, *crf, *self.predictor.view.name_parts])
 
     def count(self, indices: Sequence[int], workers: int | None = None, quiet: bool = False) -> None:
         """Count these pictures, before the CRF and after it if there is one, where they are not counted yet."""

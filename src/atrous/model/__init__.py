@@ -1,1 +1,1 @@
-"""The networks: a backbone, a head and, where asked, several scales around them."""
+"""The networks: a backbone, a head and, on request, several scales or a CRF around them."""

@@ -1,4 +1,4 @@
-"""Atrous convolution, and what a unit of a network sees of the picture."""
+"""Atrous convolution, and the receptive fields of a network's units."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 def atrous_convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, rate: int = 1, form: str = "holes"
 ) -> Tensor:
-    """y[i] = Σ_k x[i + rate·k] w[k] with zeros outside the map: (B, C, h, w) * (K, C, k, k) -> (B, K, h, w).
+    """Compute y[i] = Σ_k x[i + rate·k] w[k], zeros outside the map: (B, C, h, w) * (K, C, k, k) -> (B, K, h, w).
 
     Both implementations of the paper (v2, section 3.1): "holes" puts zeros between the taps of the kernel;
     "deinterlace" splits the map into rate² maps of lower resolution, convolves each as usual and reinterlaces.
@@ -34,7 +34,7 @@ def atrous_convolution(
 
 
 class Window(NamedTuple):
-    """The window of a layer, along either axis."""
+    """The window of a layer along either axis."""
 
     name: str
     kernel: int
@@ -44,7 +44,7 @@ class Window(NamedTuple):
 
     @classmethod
     def of(cls, name: str, layer: nn.Module) -> Window:
-        """That of a convolution or of a pooling with a square window."""
+        """Read the window of a convolution or of a pooling, which must be square."""
 
         def first(value) -> int:
             return value[0] if isinstance(value, tuple) else value
@@ -55,7 +55,7 @@ class Window(NamedTuple):
 
 
 class Field(NamedTuple):
-    """What the units of a layer see, along either axis, in pixels of the picture."""
+    """The receptive field of a layer's units along either axis, in pixels of the picture."""
 
     size: int  # the width of the receptive field
     jump: int  # the distance between neighbouring units
@@ -63,7 +63,7 @@ class Field(NamedTuple):
 
 
 def receptive_field(windows: Iterable[Window]) -> Field:
-    """The theoretical receptive field behind a chain of layers."""
+    """Compute the theoretical receptive field after a chain of layers."""
     size, jump, centre = 1, 1, 0.0
     for window in windows:
         reach = (window.kernel - 1) * window.dilation
@@ -74,7 +74,7 @@ def receptive_field(windows: Iterable[Window]) -> Field:
 
 
 def effective_receptive_field(network: nn.Module, size: int) -> Tensor:
-    """(size, size): how much each pixel of a picture of noise moves the middle logits, |∂ Σ_c y_c / ∂x| over RGB."""
+    """Return (size, size): how each pixel of a noise picture moves the middle logits, |∂ Σ_c y_c / ∂x| over RGB."""
     device = next(network.parameters()).device
     noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 255
     image = noise.to(device).requires_grad_()

@@ -12,10 +12,10 @@ from atrous.model.network import Network, Wrapper, crop
 
 
 class RecurrentCRF(Wrapper):
-    """Mean field on the network's zoomed scores, unrolled: it gives log-probabilities (B, C, H, W) of each pixel.
+    """Unrolled mean field on the network's zoomed scores: the output is log-probabilities (B, C, H, W) of each pixel.
 
-    What it learns: `w1` and `w2`, one a label, and the `compatibility` of each two labels (C, C), which starts as
-    Potts'. The three widths stay; their letters are DenseCRF's. All of a picture is one field: so is the padding of a
+    It learns `w1` and `w2`, one for each label, and the `compatibility` of each two labels (C, C), which starts as
+    Potts'. The three widths, named as in DenseCRF, stay fixed. All of a picture is one field, also the padding of a
     crop, whose label is IGNORE, but which passes messages on.
     """
 
@@ -32,7 +32,7 @@ class RecurrentCRF(Wrapper):
         normalization: Literal["symmetric", "after"] = "after",
     ):
         super().__init__(network)
-        DenseCRF(w1, sigma_alpha, sigma_beta, w2, sigma_gamma, iterations, normalization)  # refuses what can't be
+        DenseCRF(w1, sigma_alpha, sigma_beta, w2, sigma_gamma, iterations, normalization)  # checks the values
         if iterations_test < 0:
             raise ValueError(f"`iterations_test` must not be negative (got {iterations_test})")
         self.iterations, self.iterations_test = iterations, iterations_test
@@ -54,7 +54,7 @@ class RecurrentCRF(Wrapper):
         return self.infer(image, self.network(image))
 
     def supervise(self, image: Tensor) -> list[Tensor]:
-        """Log-probabilities, in the place of the logits from which they are; then a pyramid's scales, as without a CRF.
+        """Return log-probabilities in place of the logits; then a pyramid's scales, as without a CRF.
 
         Paper: the loss is at the end alone. v2's scales are each supervised because only the largest logit of the
         three learns from what comes after it; that holds before a CRF too.
@@ -63,7 +63,7 @@ class RecurrentCRF(Wrapper):
         return [self.infer(image, logits), *scales]
 
     def infer(self, image: Tensor, logits: Tensor) -> Tensor:
-        """Picture (B, 3, H, W) and the network's logits of it -> log-probabilities (B, C, H, W)."""
+        """Infer log-probabilities (B, C, H, W) from a picture (B, 3, H, W) and the network's logits of it."""
         height, width = image.shape[-2:]
         scores = self.network.zoom(logits, (height, width))
         probs = scores.softmax(1)
@@ -73,14 +73,14 @@ class RecurrentCRF(Wrapper):
         iterations = self.iterations if self.training else self.iterations_test
         crf = DenseCRF(**self.crf, **self.kernels, iterations=iterations)  # type: ignore[arg-type]
         Q = crf(image, probs.nan_to_num())
-        # NaN stays NaN: the training has diverged, and of that its loss tells, with the names of the pictures.
+        # NaN stays NaN: the training has diverged, and the check of its loss names the pictures.
         return torch.where(probs.isnan(), probs, Q.clamp(min=torch.finfo(Q.dtype).tiny).log())
 
     def subsample(self, label: Tensor, logits: Tensor) -> Tensor:
         return label if logits.shape[-2:] == label.shape[-2:] else super().subsample(label, logits)
 
     def zoom(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Nothing is left to zoom."""
+        """Crop: the scores have the picture's size already."""
         return crop(logits, size)
 
     def new_parameters(self) -> list[nn.Parameter]:

@@ -1,4 +1,4 @@
-"""The two multi-scale schemes: v1's features of several layers, v2's pictures of several sizes. Both wrap a network."""
+"""The two multi-scale schemes, which wrap a network: v1's maps of several layers, v2's pictures of several sizes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from atrous.model.network import Network, Wrapper, crop, pad, sample
 
 
 class MultiScaleFeatures(Wrapper):
-    """MSc of v1: five side branches, from the picture and pool1 … pool4, add their logits to the network's; of another
-    backbone one from each of its finer maps.
+    """MSc of v1: five side branches, from the picture and pool1 … pool4, add their logits to the network's.
+
+    Another backbone has one branch for each of its finer maps.
 
     Paper: the branches' features are concatenated with the network's last, then classified (v1, section 4.3). The 1x1
     convolution of concatenated features is the sum of 1x1 convolutions of each: so it was released, and so it is here.
@@ -56,7 +57,7 @@ class MultiScaleFeatures(Wrapper):
 
 
 def side_branch(in_channels: int, channels: int, num_classes: int, stride: int, dropout: float) -> nn.Sequential:
-    """A map of a finer grid -> logits: 3x3 (to the logits' grid), 1x1, and a 1x1 classifier."""
+    """Build the layers from a finer map to logits: 3x3 (to the logits' grid), 1x1, and a 1x1 classifier."""
     branch = nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(in_channels, channels, 3, stride, padding=1),
@@ -89,8 +90,8 @@ def fit(logits: Tensor, size: Sequence[int]) -> Tensor:
 class MultiScaleInputs(Wrapper):
     """MSC of v2: the network sees the picture at several scales, with shared weights; the largest logit wins.
 
-    `fuse`: where the maximum is taken, over the maps of "logits" (the released network) or, after the zoom, over those
-    of the "picture" (the paper's text, v2 section 3.2), which then is what the network gives.
+    `fuse`: take the maximum over the "logits" (the released network) or, after the zoom, over the "picture" (the
+    paper's text, v2 section 3.2); the network then returns scores at the picture's size.
     """
 
     network: Network
@@ -107,12 +108,12 @@ class MultiScaleInputs(Wrapper):
         self.fuse = fuse
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.fused(self.pyramid(image), self.grid(image.shape[-2:]))
+        return self.take_maximum(self.pyramid(image), self.grid(image.shape[-2:]))
 
     def supervise(self, image: Tensor) -> list[Tensor]:
-        """[fused, at scale 1, 0.75, 0.5]: for a crop of 321, maps of 41, 41, 41 and 21."""
+        """Return the logits fused and at scale 1, 0.75, 0.5: for a crop of 321, maps of 41, 41, 41 and 21."""
         pyramid, grid = self.pyramid(image), self.grid(image.shape[-2:])
-        maps = [self.fused(pyramid, grid)]
+        maps = [self.take_maximum(pyramid, grid)]
         for scale, logits in zip(self.scales, pyramid):
             if scale in (1, 0.5, 0.25):  # label[::8], [::16], [::32] lie under these logits
                 maps.append(crop(logits, coarser(grid, round(1 / scale))))
@@ -121,14 +122,14 @@ class MultiScaleInputs(Wrapper):
         return maps
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
-        """The logits at each scale, 321 -> 41, 31, 21."""
+        """Return the logits at each scale, 321 -> 41, 31, 21."""
         # Caffe: 321 and 513 are 32k + 1: a half and three quarters of them are 8k + 1 again, and all corners coincide.
         x = pad(self.normalise(image), 4 * self.stride)
         pictures = [x] + [resize(x, scaled(x.shape[-2:], scale)) for scale in self.scales[1:]]
         return [self.network.logits(picture).float() for picture in pictures]
 
-    def fused(self, pyramid: list[Tensor], grid: Sequence[int]) -> Tensor:
-        """The elementwise maximum over the scales, on the grid of the logits or of the padded picture."""
+    def take_maximum(self, pyramid: list[Tensor], grid: Sequence[int]) -> Tensor:
+        """Take the elementwise maximum over the scales, on the grid of the logits or of the padded picture."""
         first, *others = pyramid
         if self.fuse == "picture":
             grid = finer(grid, self.stride)
@@ -148,22 +149,22 @@ class MultiScaleInputs(Wrapper):
         return super().zoom(logits, size)
 
     def grid(self, size: Sequence[int]) -> tuple[int, ...]:
-        """How many logits a picture of this size has."""
+        """Return the size of the logits of a picture of this size."""
         return coarser(size, self.stride)
 
 
 def coarser(size: Sequence[int], step: int) -> tuple[int, ...]:
-    """Both corners kept, one in `step`, rounded up: 321 -> 41 for 8."""
+    """Return the size of one pixel in `step`, corner to corner, rounded up: 321 -> 41 for 8."""
     return tuple((n - 1 + step - 1) // step + 1 for n in size)
 
 
 def finer(size: Sequence[int], step: int) -> tuple[int, ...]:
-    """Both corners kept, `step` for one: 41 -> 321 for 8."""
+    """Return the size of `step` pixels for one, corner to corner: 41 -> 321 for 8."""
     return tuple(step * (n - 1) + 1 for n in size)
 
 
 def scaled(size: Sequence[int], scale: float) -> tuple[int, ...]:
-    """Both corners kept, a size of 4k + 1 times a multiple of 1/4: 321 -> 241 for 0.75."""
+    """Scale a size of 4k + 1 by a multiple of 1/4, corner to corner: 321 -> 241 for 0.75."""
     return tuple((n - 1) * round(4 * scale) // 4 + 1 for n in size)
 
 

@@ -1,4 +1,4 @@
-"""Picture in, logits out: the input convention, a backbone, a head, the way back to the picture's size, wrappers."""
+"""From picture to logits: the input convention, a backbone, a head, the zoom to the picture's size; and wrappers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from atrous.model.head import ASPP
 
 
 class Convention(NamedTuple):
-    """How weights want their pictures: (x - mean) / std, x in 0..255, RGB or BGR as mean and std are."""
+    """The input that weights were trained with: (x - mean) / std of 0..255, all three in BGR or all in RGB order."""
 
     bgr: bool
     mean: tuple[float, float, float]
@@ -65,7 +65,7 @@ class Network(nn.Module):
         return self.backbone.remainder
 
     def expect(self, convention: str | Convention) -> None:
-        """Take pictures by this convention from now on: whoever loads weights says what they were trained with."""
+        """Normalise pictures by this convention from now on: the one that the weights were trained with."""
         if isinstance(convention, str):
             if convention not in INPUT:
                 raise ValueError(f"`convention` must be one of {', '.join(INPUT)} (got {convention!r})")
@@ -77,24 +77,24 @@ class Network(nn.Module):
         return self.logits(self.normalise(image))
 
     def normalise(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB 0..255 -> the same by the weights' convention."""
+        """Normalise (B, 3, H, W) RGB 0..255 by the weights' convention."""
         x = torch.where(self.bgr, image.flip(1), image)
         return (x.to(self.mean.dtype) - self.mean) / self.std
 
     def logits(self, x: Tensor) -> Tensor:
-        """Normalised picture -> logits."""
+        """Compute the logits of a normalised picture."""
         return self.head(self.backbone(pad(x, self.stride, self.crop_remainder)))
 
     def supervise(self, image: Tensor) -> list[Tensor]:
-        """All maps of logits that the loss compares with labels."""
+        """Return every map of logits that the loss compares with labels."""
         return [self(image)]
 
     def subsample(self, label: Tensor, logits: Tensor) -> Tensor:
-        """Label (B, H, W) -> (B, h, w), the label under each of the logits (B, C, h, w)."""
+        """Sample the label under each logit: (B, H, W) -> (B, h, w) for logits (B, C, h, w)."""
         return sample(label, logits.shape[-2:], self.stride, self.backbone.origin)
 
     def zoom(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits (B, C, h, w) -> scores (B, C, *size) in float32 at least, bilinear: n -> 8n - 7, then cropped."""
+        """Zoom logits (B, C, h, w) to scores (B, C, *size), float32 at least: bilinear, n -> 8n - 7, then cropped."""
         height, width = (self.stride * (n - 1) + 1 for n in logits.shape[-2:])
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         scores = F.interpolate(logits, (height, width), mode="bilinear", align_corners=True)
@@ -108,11 +108,11 @@ class Network(nn.Module):
         return self.head.classifiers()
 
     def new_parameters(self) -> list[nn.Parameter]:
-        """What no other network can give: the parameters to train where all else stays."""
+        """Return the parameters that no other network's weights provide: those to train where all others stay."""
         return [parameter for layer in self.classifiers() for parameter in layer.parameters()]
 
     def crf_parameters(self) -> list[nn.Parameter]:
-        """Those of a CRF that is trained with the network: they start from values that mean something, not from 0."""
+        """Return those of a CRF trained with the network: they start from meaningful values, not from 0."""
         return []
 
     def receptive_fields(self) -> list[Field]:
@@ -121,7 +121,7 @@ class Network(nn.Module):
 
 
 class Wrapper(nn.Module):
-    """A network around a network: what it does not say differently holds for the one inside."""
+    """A network around a network, which passes on all that it does not override."""
 
     def __init__(self, network: Network | Wrapper):
         super().__init__()
@@ -174,13 +174,13 @@ class Wrapper(nn.Module):
 
 
 def pad(x: Tensor, step: int, remainder: int = 1) -> Tensor:
-    """(B, 3, H, W) with zeros, the mean colour, at the bottom and right, up to step·k + remainder."""
+    """Pad (B, 3, H, W) with zeros, the mean colour, at the bottom and right, up to step·k + remainder."""
     height, width = ((n - remainder + step - 1) // step * step + remainder for n in x.shape[-2:])
     return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
 
 
 def crop(x: Tensor, size: Sequence[int], first: int = 0) -> Tensor:
-    """(B, C, h, w) -> (B, C, *size), from the row and column `first` on."""
+    """Crop (B, C, h, w) to (B, C, *size), from the row and column `first` on."""
     if torch.compiler.is_exporting():
         # A slice ties the exported graph to whether there was anything to cut; a negative pad does not.
         height, width = x.shape[2:]
@@ -189,7 +189,7 @@ def crop(x: Tensor, size: Sequence[int], first: int = 0) -> Tensor:
 
 
 def sample(label: Tensor, size: Sequence[int], step: int, first: int = 0) -> Tensor:
-    """(B, H, W) -> (B, *size): the pixels first, first + step, …, IGNORE where the picture has none."""
+    """Sample (B, H, W) -> (B, *size) at the pixels first, first + step, …; IGNORE outside the picture."""
     before = max(-first + step - 1, 0) // step
     first += before * step
     label = label[:, first::step, first::step][:, : size[0] - before, : size[1] - before]

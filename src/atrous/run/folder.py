@@ -19,7 +19,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only  # Lightning's own
 from omegaconf import OmegaConf
 
 from atrous.config.schema import BESIDE_THE_POINT, WHERE
-from atrous.digest import differing, digest
+from atrous.digest import describe_differences, digest
 from atrous.disk import write_whole
 
 log = logging.getLogger("atrous")
@@ -58,7 +58,7 @@ class RunFolder:
         if self.anew or not (self.path / "config.yaml").exists():
             return ""
         there: Any = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
-        return differing(identity(there), self.identity)
+        return describe_differences(identity(there), self.identity)
 
     @rank_zero_only
     def check_resumable(self) -> None:

@@ -21,7 +21,7 @@ from atrous.config.name import folder_name, name_of
 from atrous.config.override import absences, choice_in, composed, composing, offer_sweeps, params_of
 from atrous.config.schema import SWEEP_ONLY
 from atrous.config.suggest import first_of
-from atrous.digest import of_file
+from atrous.digest import file_digest
 from atrous.disk import append_lines
 from atrous.run.folder import RunFolder
 
@@ -107,7 +107,7 @@ class Cell:
         result = self.folder.finished()
         if result is None:
             return None
-        this = of_file(self.path / "result.json")
+        this = file_digest(self.path / "result.json")
         for path in sorted(self.path.glob("evaluate/*/result.json")):
             there = json.loads(path.read_text())
             if there.get("of") == this and all(there["protocol"].get(k) == result["protocol"][k] for k in SCORED_BY):

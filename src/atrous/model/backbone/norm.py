@@ -43,12 +43,12 @@ class ConvNorm(nn.Module):
             return self.norm(self.conv(x))
         if self.fold:
             conv = self.conv
-            return F.conv2d(x, *self.folded(), conv.stride, conv.padding, conv.dilation)
+            return F.conv2d(x, *self.fold_norm(), conv.stride, conv.padding, conv.dilation)
         norm = self.norm
         return F.batch_norm(self.conv(x), norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the one convolution that does both."""
+    def fold_norm(self) -> tuple[Tensor, Tensor]:
+        """Return the weight and bias of the one convolution that does both."""
         norm = self.norm
         assert norm.running_mean is not None
         assert norm.running_var is not None

@@ -78,7 +78,7 @@ class ResNet(Backbone):
             stages.append(nn.Sequential(*blocks))
         self.res2, self.res3, self.res4, self.res5 = stages
         if norm == "frozen":
-            settle(self, sum(BLOCKS[depth]))
+            scale_residuals(self, sum(BLOCKS[depth]))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool1(F.relu_(self.conv1(x)))
@@ -93,7 +93,7 @@ class ResNet(Backbone):
         ]
 
 
-def settle(backbone: nn.Module, blocks: int) -> None:
+def scale_residuals(backbone: nn.Module, blocks: int) -> None:
     """Scale the residuals by 1/√blocks: without statistics, random weights would double the signal in each block."""
     for block in backbone.modules():
         if isinstance(block, Bottleneck):

@@ -1,4 +1,4 @@
-"""A small network to train from scratch: the embedded dataset's, minutes on two CPU cores."""
+"""A small backbone to train from scratch on the embedded dataset, in minutes on two CPU cores."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Residual(nn.Module):
 class Small(WithMaps):
     """Three 3x3 convolutions of stride 2 (129 -> 65 -> 33 -> 17), then a residual block for each dilation.
 
-    The default's two undilated blocks see 79 pixels and leave what lies further to the head's atrous taps; dilations
-    (1, 2, 4) would see 239, more than a picture of the embedded dataset.
+    The default's two undilated blocks see 79 pixels and leave the rest to the head's atrous taps; dilations (1, 2, 4)
+    would see 239, more than a picture of the embedded dataset.
     """
 
     stride = 8

@@ -62,7 +62,7 @@ class VGG16(WithMaps):
         return self.layers(x)
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """[x, pool1, …, pool4, pool5]: what v1's multi-scale features start from, and the features."""
+        """Return [x, pool1, …, pool4, pool5]: the maps that v1's multi-scale features start from, and the features."""
         maps = [x]
         for name, layer in self.layers.named_children():
             x = layer(x)
@@ -71,7 +71,7 @@ class VGG16(WithMaps):
         return maps
 
     def map_strides(self) -> list[int]:
-        """Pixels from one unit to the next, on each of the maps."""
+        """Return the pixels from one unit to the next on each of the maps."""
         strides = [1]
         for name, layer in self.layers.named_children():
             if name.startswith("pool"):
@@ -85,7 +85,7 @@ class VGG16(WithMaps):
 
 
 def pooling(stage: int, kernel: int, stride: int) -> nn.Module:
-    """Max pooling with Caffe's sizes: rounded up, no window that starts in the padding at the end."""
+    """Build a max pooling with Caffe's sizes: rounded up, no window that starts in the padding at the end."""
     if kernel == 2 and stride == 1:
         if stage == 4:
             return Pool4()
