@@ -69,10 +69,10 @@ def test_what_goes_to_wandb_can_be_read_back(tmp_path):
     pictures = "callback.pictures={_target_:atrous.callback.pictures.Pictures,count:2}"
     over = (pictures, "crf=v2", "crf.validate=true", "callback.progress.every=6")
     result = run(tmp_path, "logger=wandb", "logger.wandb.tags=[test]", *over)
-    records, told = read_back(tmp_path)
-    assert told["run_id"] == (tmp_path / "wandb_id").read_text()
-    assert (told["state"], told["exit_code"], told["project"]) == ("finished", 0, "atrous")
-    assert told["config"]["optim"]["lr"] == result_config(tmp_path)["optim"]["lr"]
+    records, inspected = read_back(tmp_path)
+    assert inspected["run_id"] == (tmp_path / "wandb_id").read_text()
+    assert (inspected["state"], inspected["exit_code"], inspected["project"]) == ("finished", 0, "atrous")
+    assert inspected["config"]["optim"]["lr"] == result_config(tmp_path)["optim"]["lr"]
 
     rows = [record["history"]["item"] for record in records if record["type"] == "history"]
     steps = [row["trainer/global_step"] for row in rows]
@@ -89,8 +89,8 @@ def test_what_goes_to_wandb_can_be_read_back(tmp_path):
     assert [row["trainer/global_step"] for row in drawn] == [6, 12]
     assert drawn[0]["val/pictures.count"] == 2
     assert all(masks.keys() == {"truth", "prediction", "crf"} for masks in drawn[0]["val/pictures.all_masks"])
-    assert told["summary"]["miou"] == pytest.approx(result["scores"]["mean_iou"])
-    assert told["summary"]["confusion_table"]["nrows"] == 8 * 8
+    assert inspected["summary"]["miou"] == pytest.approx(result["scores"]["mean_iou"])
+    assert inspected["summary"]["confusion_table"]["nrows"] == 8 * 8
 
 
 def result_config(folder: Path) -> dict:
@@ -119,19 +119,19 @@ def test_a_tag_is_cut_to_what_wandb_takes():
 def test_the_summary_has_differences_only_from_what_is_comparable():
     scores = {"mean_iou": 0.7, "iou": {"disc": 0.5, "ring": None}}
     result = {"scores": scores, "scores_crf": None, "parameters": 7, "paper": {"miou": 68.96, "miou_crf": 71.57}}
-    told = {"parameters": 7, "miou": 0.7, "published": 0.6896, "published_crf": 0.7157, "iou/disc": 0.5}
-    assert summary(result) == pytest.approx(told | {"difference": 0.0104})
+    expected = {"parameters": 7, "miou": 0.7, "published": 0.6896, "published_crf": 0.7157, "iou/disc": 0.5}
+    assert summary(result) == pytest.approx(expected | {"difference": 0.0104})
     result["paper"]["comparable"] = False  # type: ignore[index]
-    assert summary(result) == pytest.approx(told)
+    assert summary(result) == pytest.approx(expected)
     assert summary(result | {"paper": None}) == pytest.approx({"parameters": 7, "miou": 0.7, "iou/disc": 0.5})
 
 
 @pytest.mark.slow
 def test_a_run_of_a_sweep_arrives_online_with_its_group_tags_config_summary_and_history(tmp_path):
-    words = [word for word in MINIATURE if not word.startswith(("logger", "experiment", "crf"))]
-    words += ["experiment=v2_aspp_l", "small=shapes", "crf=null", "logger=wandb", f"run_dir='{tmp_path / 'run'}'"]
+    arguments = [word for word in MINIATURE if not word.startswith(("logger", "experiment", "crf"))]
+    arguments += ["experiment=v2_aspp_l", "small=shapes", "crf=null", "logger=wandb", f"run_dir='{tmp_path / 'run'}'"]
     with wandb_server() as server:
-        done = atrous("train", *words, env=server.environment | {"WANDB_RUN_GROUP": "v2_table3/small=shapes"})
+        done = atrous("train", *arguments, env=server.environment | {"WANDB_RUN_GROUP": "v2_table3/small=shapes"})
         assert done.returncode == 0, done.stderr
         assert not server.unknown
     (sent,) = server.runs.values()
@@ -163,8 +163,8 @@ def test_the_agents_of_a_wandb_sweep_train_with_its_parameters(tmp_path):
         usual = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
         env = usual | server.environment | {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path)}
         del env["WANDB_MODE"]
-        for words in (["sweep", "sweep.yaml"], ["agent", "me/atrous/sweep1"]):
-            command = [str(programs / "wandb"), *words]
+        for arguments in (["sweep", "sweep.yaml"], ["agent", "me/atrous/sweep1"]):
+            command = [str(programs / "wandb"), *arguments]
             done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
             assert done.returncode == 0, done.stderr
         assert not server.unknown
@@ -172,8 +172,8 @@ def test_the_agents_of_a_wandb_sweep_train_with_its_parameters(tmp_path):
     assert {run.about["sweep"] for run in server.runs.values()} == {"sweep1"}
     for seed in (0, 1):
         (result,) = tmp_path.glob(f"runs/shapes/*/seed{seed}/result.json")
-        found = json.loads(result.read_text())["scores"]["mean_iou"]
-        assert server.runs[f"swept{seed + 1}"].summary["miou"] == pytest.approx(found)
+        miou = json.loads(result.read_text())["scores"]["mean_iou"]
+        assert server.runs[f"swept{seed + 1}"].summary["miou"] == pytest.approx(miou)
 
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("wandb_*.yaml")), ids=lambda path: path.stem)
@@ -183,6 +183,6 @@ def test_a_wandb_sweep_names_settings_that_are_there(path):
     values = {
         key: node.get("value", node.get("min", node.get("values", [0])[0])) for key, node in file["parameters"].items()
     }
-    words = [f"{key}={value}" for key, value in values.items()]
-    assert problem_with(words) is None
-    configure(*words)
+    arguments = [f"{key}={value}" for key, value in values.items()]
+    assert problem_with(arguments) is None
+    configure(*arguments)

@@ -43,18 +43,18 @@ def words_for(root: Path, *more: str) -> list[str]:
     return ["experiment=voc", f"data.root='{root}'", "data.train=train", "augment.crop=33", *more]
 
 
-def browsed(out: Path, *words: str) -> dict[str, Any]:
+def browsed(out: Path, *overrides: str) -> dict[str, Any]:
     """The data of the page that the command leaves."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg: Any = compose("browse", absences([*words, f"out='{out}'"]))
+        cfg: Any = compose("browse", absences([*overrides, f"out='{out}'"]))
     browse(cfg)
     return data_of((out / "index.html").read_text("utf-8"))
 
 
 def data_of(page: str) -> dict[str, Any]:
-    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
-    assert found
-    return json.loads(found[1])
+    match = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert match
+    return json.loads(match[1])
 
 
 def image_of(card: dict[str, Any]) -> np.ndarray:
@@ -89,8 +89,8 @@ def test_what_is_browsed_is_what_a_run_is_configured_with(experiment):
 
 @pytest.mark.parametrize("augment", [["augment=v2", "augment.crop=33"], ["augment=v1", "augment.crop=41"]])
 def test_the_pictures_are_the_first_ones_that_a_run_trains_on(voc, tmp_path, augment):
-    words = [*words_for(voc[0])[:3], *augment, "seed=5", "total_batch=3", "trainer.accelerator=cpu", "workers=0"]
-    cfg = configure(*words, "logger=csv", f"run_dir='{tmp_path / 'run'}'", "trainer.max_steps=3")
+    overrides = [*words_for(voc[0])[:3], *augment, "seed=5", "total_batch=3", "trainer.accelerator=cpu", "workers=0"]
+    cfg = configure(*overrides, "logger=csv", f"run_dir='{tmp_path / 'run'}'", "trainer.max_steps=3")
     config: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     trainer = build_trainer(cfg, config, RunFolder(tmp_path / "run", config))
     data = build_data(cfg, instantiate(cfg.data, _convert_="all"), trainer)
@@ -99,13 +99,13 @@ def test_the_pictures_are_the_first_ones_that_a_run_trains_on(voc, tmp_path, aug
     batches = list(data.train_dataloader())
     assert len(batches) == 3
 
-    cards = browsed(tmp_path / "out", *words, "count=9")["cards"]
+    cards = browsed(tmp_path / "out", *overrides, "count=9")["cards"]
     assert [card["name"] for card in cards] == [name for batch in batches for name in batch.name]
     for card, label in zip(cards, (label for batch in batches for label in batch.label), strict=True):
         np.testing.assert_array_equal(label_of(card), label.numpy())
     for card, image in zip(cards, (image for batch in batches for image in batch.image), strict=True):
         assert abs(image_of(card).astype(int) - image.permute(1, 2, 0).numpy()).mean() < 4  # a JPEG of noise
-    other = browsed(tmp_path / "other", *words, "count=9", "seed=6")["cards"]
+    other = browsed(tmp_path / "other", *overrides, "count=9", "seed=6")["cards"]
     assert [card["packed"] for card in cards] != [card["packed"] for card in other]
 
 
@@ -144,15 +144,15 @@ def test_only_what_is_shown_is_read(tmp_path):
     """The training list alone, none of the pictures beyond the first; no network, no weights, no run, no logger."""
     ids = [f"2007_{k:06}" for k in range(9)]
     write_voc(tmp_path / "voc", splits={"train": ids})
-    words = words_for(tmp_path / "voc", "data.val=none", "count=2")
-    shown = {card["name"] for card in browsed(tmp_path / "out", *words)["cards"]}
+    overrides = words_for(tmp_path / "voc", "data.val=none", "count=2")
+    shown = {card["name"] for card in browsed(tmp_path / "out", *overrides)["cards"]}
     for name in set(ids) - shown:
         (tmp_path / "voc" / "JPEGImages" / f"{name}.jpg").write_bytes(b"")
     unwanted = ("atrous.run.train", "atrous.module", "atrous.model", "atrous.logger", "atrous.callback", "wandb")
     code = (
         "import sys\n"
         f"sys.modules.update(dict.fromkeys({unwanted}))\n"  # an import of any of them fails
-        f"from atrous.__main__ import main\nsys.exit(main(['browse', *{words}]))"
+        f"from atrous.__main__ import main\nsys.exit(main(['browse', *{overrides}]))"
     )
     with cold():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
@@ -161,8 +161,8 @@ def test_only_what_is_shown_is_read(tmp_path):
 
 # ---- the files ------------------------------------------------------------------------------------------------------
 def test_browse_as_a_user_types_it(tmp_path):
-    words = ["experiment=shapes", "augment=v1", "augment.crop=33", "data.size=[33,41]", "count=5"]
-    done = atrous("browse", *words, cwd=tmp_path)
+    overrides = ["experiment=shapes", "augment=v1", "augment.crop=33", "data.size=[33,41]", "count=5"]
+    done = atrous("browse", *overrides, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["runs/browse/shapes/sheet.png", "runs/browse/shapes/index.html"]
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["index.html", "sheet.png"]
@@ -170,12 +170,12 @@ def test_browse_as_a_user_types_it(tmp_path):
         assert min(sheet.size) > 400
     page = data_of((tmp_path / "runs/browse/shapes/index.html").read_text("utf-8"))
     assert page["title"] == "shapes: 5 draws from train, augmented, seed 0"
-    assert page["facts"]["command"] == f"atrous browse {shlex.join(words)}"
+    assert page["facts"]["command"] == f"atrous browse {shlex.join(overrides)}"
     assert page["facts"]["augment"] == "v1 (crop 33, mirror true, photometric false)"
     assert page["facts"]["split"] == "train, 65,536 pictures"
     assert "size [33, 41]" in page["facts"]["dataset"]
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
-    assert atrous("browse", *words, cwd=tmp_path).returncode == 0
+    assert atrous("browse", *overrides, cwd=tmp_path).returncode == 0
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
 
 
@@ -241,7 +241,7 @@ def test_names_of_any_letters_are_text_and_nothing_but_text():
 
 # ---- mistakes -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("overrides", "expected"),
     [
         ([], "which experiment? experiment=… is one of: "),
         (["experiment=shape"], "did you mean experiment=shapes"),
@@ -257,23 +257,23 @@ def test_names_of_any_letters_are_text_and_nothing_but_text():
         (["experiment=shapes", "data.size=33", "count=1", f"out='{__file__}/below'"], "can't be made a folder"),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_code_2_for_browse(words, told, capsys, tmp_path, monkeypatch):
+def test_a_mistake_is_one_message_and_exit_code_2_for_browse(overrides, expected, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["browse", *words]) == 2
+    assert main(["browse", *overrides]) == 2
     message = capsys.readouterr().err
-    assert told in message
+    assert expected in message
     assert len(message.splitlines()) <= 5
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("words", [["--help"], ["experiment=voc", "--cfg", "job"]])
-def test_help_and_the_configuration_of_browse_need_no_torch(words):
-    code = f"import sys; sys.modules['torch'] = None\nfrom atrous.__main__ import main; main(['browse', *{words}])"
+@pytest.mark.parametrize("overrides", [["--help"], ["experiment=voc", "--cfg", "job"]])
+def test_help_and_the_configuration_of_browse_need_no_torch(overrides):
+    code = f"import sys; sys.modules['torch'] = None\nfrom atrous.__main__ import main; main(['browse', *{overrides}])"
     with cold():
-        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
-    assert "count: 12" in told.stdout
-    assert "split: train" in told.stdout
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "count: 12" in done.stdout
+    assert "split: train" in done.stdout
 
 
 # ---- in a browser ---------------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 # Uses the page as a person would, and writes down what came of it.
 VISIT = """
 <script>
-const found = {};
+const visited = {};
 const layer = card => {
   const copy = make("canvas", {width: card.width, height: card.height}).getContext("2d", {willReadFrequently: true});
   copy.drawImage(card.canvas, 0, 0);
@@ -299,26 +299,26 @@ const point = (card, x, y) => {
 const visit = () => {
   if (document.body.dataset.ready !== "true") return setTimeout(visit, 20);
   const [first] = cards, stage = first.element.querySelector(".stage"), slider = document.getElementById("opacity");
-  found.names = cards.map(card => card.element.querySelector("h2 span").textContent);
-  found.legend = [...document.querySelectorAll("#legend button")].map(button => button.textContent);
-  found.listed = [...first.element.querySelectorAll("button.class")].map(button => button.textContent);
-  found.hovered = [0.01, 0.26, 0.74, 0.99].map(x => point(first, x, 0.5));
-  found.pixel = point(cards[1], 0.5, 0.5);
-  found.colour = [...layer(first).slice(4 * 10, 4 * 10 + 4)];
-  found.whole = cards.map(opaque);
+  visited.names = cards.map(card => card.element.querySelector("h2 span").textContent);
+  visited.legend = [...document.querySelectorAll("#legend button")].map(button => button.textContent);
+  visited.listed = [...first.element.querySelectorAll("button.class")].map(button => button.textContent);
+  visited.hovered = [0.01, 0.26, 0.74, 0.99].map(x => point(first, x, 0.5));
+  visited.pixel = point(cards[1], 0.5, 0.5);
+  visited.colour = [...layer(first).slice(4 * 10, 4 * 10 + 4)];
+  visited.whole = cards.map(opaque);
   document.querySelectorAll("#legend button")[1].click();
-  found.alone = cards.map(opaque);
-  found.faded = cards.map(card => card.element.classList.contains("without"));
+  visited.alone = cards.map(opaque);
+  visited.faded = cards.map(card => card.element.classList.contains("without"));
   dispatchEvent(new KeyboardEvent("keydown", {key: "Escape"}));
-  found.again = cards.map(opaque);
-  found.toggled = [shown(first), (stage.click(), shown(first)), (stage.click(), shown(first))];
+  visited.again = cards.map(opaque);
+  visited.toggled = [shown(first), (stage.click(), shown(first)), (stage.click(), shown(first))];
   slider.value = 25;
   slider.dispatchEvent(new Event("input"));
-  found.opacity = getComputedStyle(first.canvas).opacity;
-  found.title = document.title;
-  found.sizes = cards.map(card => [card.canvas, card.element.querySelector("img")].map(each => each.clientWidth));
-  found.wide = document.documentElement.scrollWidth > innerWidth;
-  document.body.append(make("pre", {id: "found"}, btoa(unescape(encodeURIComponent(JSON.stringify(found))))));
+  visited.opacity = getComputedStyle(first.canvas).opacity;
+  visited.title = document.title;
+  visited.sizes = cards.map(card => [card.canvas, card.element.querySelector("img")].map(each => each.clientWidth));
+  visited.wide = document.documentElement.scrollWidth > innerWidth;
+  document.body.append(make("pre", {id: "visited"}, btoa(unescape(encodeURIComponent(JSON.stringify(visited))))));
 };
 visit();
 </script>
@@ -334,35 +334,35 @@ def visit(page: str, folder: Path) -> tuple[dict[str, Any], str]:
     command = [CHROMIUM or "", *options.split(), *more.split(), nowhere, f"--user-data-dir={folder / 'profile'}"]
     done = subprocess.run([*command, (folder / "page.html").as_uri()], capture_output=True, text=True, timeout=120)
     console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
-    found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout)
-    return json.loads(base64.b64decode(found[1])) if found else {}, console
+    match = re.search(r'<pre id="visited">(.*?)</pre>', done.stdout)
+    return json.loads(base64.b64decode(match[1])) if match else {}, console
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_the_page_works_in_a_browser_without_a_word_on_the_console(tmp_path):
-    found, console = visit(nasty_page(), tmp_path)
+    visited, console = visit(nasty_page(), tmp_path)
     assert console == ""
-    assert found["names"] == [NASTY, "one pixel", "all void"]
-    assert found["title"] == f"{NASTY} {{{{data}}}}"
-    assert found["legend"] == [NASTY, "'; alert(1); '", "same", "as same", "void"]
-    assert sorted(found["listed"]) == sorted(f"{each}25 %" for each in (NASTY, "'; alert(1); '", "as same", "void"))
-    # Classes of one colour, which is void's too, are told apart.
-    assert found["hovered"] == [NASTY, "'; alert(1); '", "as same", "void"]
-    assert found["pixel"] == "same"
-    assert found["colour"] == [250, 0, 0, 255]
-    assert found["whole"] == found["again"] == [20 * 40, 1, 300 * 200]
-    assert found["alone"] == [20 * 10, 0, 0]
-    assert found["faded"] == [False, True, True]
-    assert found["toggled"] == ["visible", "hidden", "visible"]
-    assert found["opacity"] == "0.25"
-    assert all(canvas == image > 100 for canvas, image in found["sizes"])
-    assert not found["wide"]
+    assert visited["names"] == [NASTY, "one pixel", "all void"]
+    assert visited["title"] == f"{NASTY} {{{{data}}}}"
+    assert visited["legend"] == [NASTY, "'; alert(1); '", "same", "as same", "void"]
+    assert sorted(visited["listed"]) == sorted(f"{each}25 %" for each in (NASTY, "'; alert(1); '", "as same", "void"))
+    # Classes of one colour, which is void's too, are distinguished.
+    assert visited["hovered"] == [NASTY, "'; alert(1); '", "as same", "void"]
+    assert visited["pixel"] == "same"
+    assert visited["colour"] == [250, 0, 0, 255]
+    assert visited["whole"] == visited["again"] == [20 * 40, 1, 300 * 200]
+    assert visited["alone"] == [20 * 10, 0, 0]
+    assert visited["faded"] == [False, True, True]
+    assert visited["toggled"] == ["visible", "hidden", "visible"]
+    assert visited["opacity"] == "0.25"
+    assert all(canvas == image > 100 for canvas, image in visited["sizes"])
+    assert not visited["wide"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_browser_keeps_the_page_from_asking_for_anything(tmp_path):
     outside = """<body><script>new Image().src = "https://example.org/x.png"; fetch("https://example.org")</script>"""
-    found, console = visit(nasty_page().replace("<body>", outside), tmp_path)
+    visited, console = visit(nasty_page().replace("<body>", outside), tmp_path)
     assert re.search(r"x\.png.*Content Security Policy.*img-src", console)
     assert re.search(r"Connect.*Content Security Policy", console)
-    assert found["names"][1] == "one pixel"
+    assert visited["names"][1] == "one pixel"

@@ -100,11 +100,11 @@ def of_colour(path, rgb: str, opacity: float = 1) -> int:
 def test_a_difference_has_its_verdicts_colour(tmp_path, interval, rgb):
     nothing = float("nan")
     rows = [("mean", *interval), ("ring", *interval), ("absent", nothing, nothing, nothing)]
-    found = {}
+    pixels = {}
     for name, drawn in (("all", rows), ("none", [("mean", nothing, nothing, nothing)] * 3)):
         chart.differences(drawn, np.array([0.1, -0.1, 0.0, nothing]), tmp_path / f"{name}.png", "b minus a")
-        found[name] = of_colour(tmp_path / f"{name}.png", rgb)
-    assert found["all"] > found["none"] + 200
+        pixels[name] = of_colour(tmp_path / f"{name}.png", rgb)
+    assert pixels["all"] > pixels["none"] + 200
 
 
 def test_the_pictures_gains_are_drawn_on_either_side_also_where_there_are_none(tmp_path):

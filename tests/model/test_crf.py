@@ -106,17 +106,17 @@ def test_bytes_and_floats_of_one_picture_have_the_same_probabilities(recurrent):
 def test_a_low_precision_around_it_does_not_reach_it(recurrent):
     network, image, logits = recurrent(), picture(1, 17, 20), random_logits(1, 3, 3, 4)
     with torch.autocast("cpu", torch.bfloat16):
-        found = network.infer(image, logits)
+        log_probs = network.infer(image, logits)
         assert network(image).dtype == torch.float32
-    assert torch.equal(found, network.infer(image, logits))
+    assert torch.equal(log_probs, network.infer(image, logits))
 
 
 def test_certain_pixels_have_finite_log_probabilities_and_gradients(recurrent):
     network, image = recurrent(), picture(1, 17, 20)
     logits = (1e4 * random_logits(1, 3, 3, 4)).requires_grad_()
-    found = network.infer(image, logits)
-    CrossEntropy()(found, found.argmin(1)).backward()
-    assert found.isfinite().all()
+    log_probs = network.infer(image, logits)
+    CrossEntropy()(log_probs, log_probs.argmin(1)).backward()
+    assert log_probs.isfinite().all()
     assert all(x.grad.isfinite().all() for x in (logits, *network.crf.values()))
 
 
@@ -124,12 +124,12 @@ def test_certain_pixels_have_finite_log_probabilities_and_gradients(recurrent):
 @pytest.mark.parametrize("multiscale", [None, "inputs"])
 def test_it_gives_every_pixel_of_a_picture_of_any_size(recurrent, multiscale, size):
     network, image = recurrent(multiscale).eval(), picture(2, *size)
-    found = network(image)
-    assert found.shape == (2, 3, *size)
-    torch.testing.assert_close(found.exp().sum(1), torch.ones(2, *size))
-    assert torch.equal(network.zoom(found, size), found)
+    log_probs = network(image)
+    assert log_probs.shape == (2, 3, *size)
+    torch.testing.assert_close(log_probs.exp().sum(1), torch.ones(2, *size))
+    assert torch.equal(network.zoom(log_probs, size), log_probs)
     label = picture(2, *size)[:, 0]
-    assert torch.equal(network.subsample(label, found), label)
+    assert torch.equal(network.subsample(label, log_probs), label)
 
 
 # ---- training ------------------------------------------------------------------------------------------------------
@@ -138,18 +138,18 @@ def test_around_a_pyramid_its_scales_stay_supervised(recurrent, fuse):
     network, image, label = recurrent("inputs", multiscale_args={"fuse": fuse}), picture(2, 65, 97), picture(2, 65, 97)
     first, *scales = network.supervise(image)
     torch.testing.assert_close(first, network(image))
-    for ours, theirs in zip(scales, network.network.supervise(image)[1:], strict=True):
-        torch.testing.assert_close(ours, theirs)
+    for ours, expected in zip(scales, network.network.supervise(image)[1:], strict=True):
+        torch.testing.assert_close(ours, expected)
     labels = [network.subsample(label[:, 0], logits) for logits in (first, *scales)]
-    for found, step in zip(labels, (1, 8, 8, 16), strict=True):
-        assert torch.equal(found, label[:, 0, ::step, ::step])
+    for sampled, step in zip(labels, (1, 8, 8, 16), strict=True):
+        assert torch.equal(sampled, label[:, 0, ::step, ::step])
 
 
 def test_a_step_of_training_moves_all_that_it_learns_and_the_network(recurrent):
     network, image = recurrent(), picture(2, 17, 20)
     before = copy.deepcopy(network.state_dict())
-    (found,) = network.supervise(image)
-    CrossEntropy()(found, (image[:, 0] % 3).long()).backward()
+    (log_probs,) = network.supervise(image)
+    CrossEntropy()(log_probs, (image[:, 0] % 3).long()).backward()
     sgd(network, lr=0.1).step()
     after = network.state_dict()
     for name in ("crf.w1", "crf.w2", "crf.compatibility", "network.head.branches.0.fc8.weight"):
@@ -256,16 +256,16 @@ def test_a_run_trains_network_and_crf_from_a_run_without(plain, unbroken):
 
 
 def test_a_resumed_run_ends_with_the_weights_of_the_unbroken_one(tmp_path, plain, unbroken):
-    words = (*RECURRENT, f"weights='{plain}'", "optim.lr=0.01")
+    overrides = (*RECURRENT, f"weights='{plain}'", "optim.lr=0.01")
     with pytest.raises(Interrupted):
-        run(tmp_path, *words, "+callback.die={_target_:running.Die,at:7}")
-    run(tmp_path, *words)
+        run(tmp_path, *overrides, "+callback.die={_target_:running.Die,at:7}")
+    run(tmp_path, *overrides)
     assert equal(weights(tmp_path), weights(unbroken))
 
 
 def test_train_only_crf_leaves_the_network_as_it_was(tmp_path, plain):
-    words = (*RECURRENT, f"weights='{plain}'", "train_only=crf", "trainer.max_steps=6", "optim.crf=10")
-    run(tmp_path, *words)
+    overrides = (*RECURRENT, f"weights='{plain}'", "train_only=crf", "trainer.max_steps=6", "optim.crf=10")
+    run(tmp_path, *overrides)
     before, after = weights(plain), weights(tmp_path)
     counted = "num_batches_tracked"  # of which weights bring none along
     for name in before:
@@ -292,22 +292,22 @@ def test_it_is_evaluated_as_it_is(unbroken, capsys):
     assert main(["evaluate", f"run={unbroken}"]) == 0
     evaluated, own = (json.loads((unbroken / name).read_text()) for name in ("evaluate/val/result.json", "result.json"))
     assert evaluated["confusion"] == own["confusion"]
-    for words in (["evaluate", "crf=v1"], ["tune"]):
-        assert main([*words, f"run={unbroken}"]) == 2
+    for overrides in (["evaluate", "crf=v1"], ["tune"]):
+        assert main([*overrides, f"run={unbroken}"]) == 2
         assert "a second one would refine" in capsys.readouterr().err
 
 
 def test_the_experiment_starts_from_what_make_train_leaves(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    told = refusal(tmp_path / "run", "experiment=shapes_recurrent", "seed=3")
-    assert "runs/shapes/default/seed3" in told
-    assert "the folder of a run that is done (`make train` makes" in told
+    message = refusal(tmp_path / "run", "experiment=shapes_recurrent", "seed=3")
+    assert "runs/shapes/default/seed3" in message
+    assert "the folder of a run that is done (`make train` makes" in message
 
 
 def test_a_training_that_diverges_names_its_pictures(tmp_path):
-    words = (*RECURRENT, "+callback.poison={_target_:running.Poison,at:1}", "trainer.max_steps=4")
+    overrides = (*RECURRENT, "+callback.poison={_target_:running.Poison,at:1}", "trainer.max_steps=4")
     with pytest.raises(FloatingPointError, match=r"iteration 2; its pictures: train/\d+"):
-        run(tmp_path, *words, "checkpoint_every=1")
+        run(tmp_path, *overrides, "checkpoint_every=1")
 
 
 def test_a_checkpoint_from_before_there_was_such_a_choice_is_read(tmp_path, plain):

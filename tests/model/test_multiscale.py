@@ -102,8 +102,8 @@ def test_the_scales_are_fused_by_their_maximum(build):
     half = inner.logits(zoomed(x, (33, 49)))
     expected = torch.maximum(torch.maximum(full, three_quarters), zoomed(half, (9, 13)))
     maps = network.supervise(image)
-    for ours, theirs in zip(maps, [expected, full, three_quarters, half]):
-        torch.testing.assert_close(ours, theirs)
+    for ours, reference in zip(maps, [expected, full, three_quarters, half]):
+        torch.testing.assert_close(ours, reference)
     torch.testing.assert_close(network(image), expected)
 
 

@@ -252,18 +252,18 @@ def test_a_logit_looks_at_its_own_pixel(build, backbone, arguments):
     size = 8 * 62 + network.crop_remainder
     image = torch.ones(1, 3, 1, size, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(network(image)[0, :, 0, 31].sum(), image)
-    seen = gradient.sum((0, 1, 2)).nonzero().flatten()
-    seen_size, seen_centre = seen[-1] - seen[0] + 1, (seen[-1] + seen[0]) / 2
-    assert seen_centre == 31 * 8 + network.backbone.origin - (0.5 if arguments else 0)
-    assert seen_size == field.size
+    reached = gradient.sum((0, 1, 2)).nonzero().flatten()
+    size_reached, centre_reached = reached[-1] - reached[0] + 1, (reached[-1] + reached[0]) / 2
+    assert centre_reached == 31 * 8 + network.backbone.origin - (0.5 if arguments else 0)
+    assert size_reached == field.size
 
 
 def test_the_receptive_field_of_largefov_is_what_gradients_reach(build):
     network = positive_and_linear(build("vgg16", "largefov", width=1))
     image = torch.ones(1, 3, 1, 8 * 70 + 1, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(network(image)[0, :, 0, 35].sum(), image)
-    seen = gradient.sum((0, 1, 2)).nonzero().flatten()
-    assert (seen[0], seen[-1]) == (35 * 8 - 217, 35 * 8 + 217)
+    reached = gradient.sum((0, 1, 2)).nonzero().flatten()
+    assert (reached[0], reached[-1]) == (35 * 8 - 217, 35 * 8 + 217)
 
 
 def positive_and_linear(network):
@@ -288,17 +288,17 @@ def test_channels_last_and_bf16_stay_through_the_network(build, backbone):
     network = build(backbone, "aspp_l", **MINIATURE[backbone]).to(memory_format=torch.channels_last).eval()
     image = picture(2, 3, 33, 41).contiguous(memory_format=torch.channels_last)
     expected = network(image)
-    seen = []
+    maps = []
     for layer in network.modules():
         if isinstance(layer, torch.nn.MaxPool2d | torch.nn.ReLU | torch.nn.BatchNorm2d):
-            layer.register_forward_hook(lambda layer, args, output: seen.append((args[0], output)))
-    network.backbone.register_forward_hook(lambda layer, args, output: seen.append((args[0], output)))
+            layer.register_forward_hook(lambda layer, args, output: maps.append((args[0], output)))
+    network.backbone.register_forward_hook(lambda layer, args, output: maps.append((args[0], output)))
     with torch.autocast("cpu", torch.bfloat16):
         logits = network(image)
-    assert seen
-    for x in (x for pair in seen for x in pair):
+    assert maps
+    for x in (x for pair in maps for x in pair):
         assert x.is_contiguous(memory_format=torch.channels_last)
-    assert seen[-1][1].dtype == torch.bfloat16
+    assert maps[-1][1].dtype == torch.bfloat16
     assert (logits - expected).abs().mean() < 0.03 * expected.abs().mean()
 
 

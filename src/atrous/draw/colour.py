@@ -6,7 +6,7 @@ import numpy as np
 
 from atrous.batch import IGNORE, colour_table
 
-# Okabe and Ito's colours, told apart by readers with any kind of colour vision, and by their brightness too.
+# Okabe and Ito's colours, distinct to readers with any kind of colour vision, and by their brightness too.
 WRONG, MENDED, SPOILT, UNCOUNTED = (213, 94, 0), (86, 180, 233), (240, 228, 66), (128, 128, 128)
 STRIPE = (150, 150, 120)  # on void, so that no class is taken for it
 INK, GREY, PAPER = (32, 32, 32), (110, 110, 110), (255, 255, 255)
@@ -44,7 +44,7 @@ def errors(
 ) -> np.ndarray:
     """Mark the errors, (H, W, 3) uint8: right pixels dark (grey, or dimmed from `image`), wrong ones bright, void grey.
 
-    With `refined`, the prediction after the CRF, the wrong pixels are told apart: still wrong, mended, spoilt.
+    With `refined`, the prediction after the CRF, the wrong pixels are of three kinds: still wrong, mended, spoilt.
     """
     final = prediction if refined is None else refined
     grey = np.full(label.shape, 96.0) if image is None else image.mean(axis=2)

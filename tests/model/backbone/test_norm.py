@@ -37,10 +37,10 @@ def test_folded_and_plain_agree_in_output_and_gradients(norm):
 )
 def test_it_is_torchs_convolution_and_batch_norm(norm, training):
     ours = layer(norm).train(training)
-    theirs = nn.Sequential(nn.Conv2d(4, 6, 3, 2, 2, dilation=2, bias=False), nn.BatchNorm2d(6)).double()
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values())))
-    theirs.train(training and norm == "trained")
-    torch.testing.assert_close(ours(features()), theirs(features()))
+    reference = nn.Sequential(nn.Conv2d(4, 6, 3, 2, 2, dilation=2, bias=False), nn.BatchNorm2d(6)).double()
+    reference.load_state_dict(dict(zip(reference.state_dict(), ours.state_dict().values())))
+    reference.train(training and norm == "trained")
+    torch.testing.assert_close(ours(features()), reference(features()))
 
 
 def test_trained_statistics_follow_the_batch():

@@ -54,11 +54,11 @@ def test_trained_norms_train():
     assert resnet.conv1.norm.num_batches_tracked == 1
 
 
-def torchvisions(theirs):
+def torchvisions(reference):
     """Torchvision's names -> ours."""
     layers = {"1": "reduce", "2": "conv", "3": "increase"}
     state = {}
-    for name, values in theirs.state_dict().items():
+    for name, values in reference.state_dict().items():
         stage, *rest = name.split(".")
         if stage in ("conv1", "bn1"):
             state[f"conv1.{'conv' if stage == 'conv1' else 'norm'}.{rest[0]}"] = values
@@ -70,33 +70,33 @@ def torchvisions(theirs):
 
 
 @pytest.fixture(scope="module")
-def theirs():
+def reference():
     """Torchvision's ResNet-101 with random weights, a picture, and its features layer1 … layer4."""
     torch.manual_seed(0)
-    theirs = torchvision.models.resnet101(weights=None)
+    reference = torchvision.models.resnet101(weights=None)
     x = torch.randn(2, 3, 65, 65)
     features = []
     with torch.no_grad():
-        theirs.train()(x)  # statistics other than 0 and 1
-        y = theirs.eval().maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))
-        for layer in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4):
+        reference.train()(x)  # statistics other than 0 and 1
+        y = reference.eval().maxpool(reference.relu(reference.bn1(reference.conv1(x))))
+        for layer in (reference.layer1, reference.layer2, reference.layer3, reference.layer4):
             y = layer(y)
             features.append(y)
-    return theirs, x, features
+    return reference, x, features
 
 
 @pytest.mark.parametrize(("output_stride", "agreeing"), [(8, 2), (16, 3), (32, 4)])
-def test_the_torchvision_form_gives_torchvisions_features_where_strides_agree(theirs, output_stride, agreeing):
+def test_the_torchvision_form_gives_torchvisions_features_where_strides_agree(reference, output_stride, agreeing):
     with torch.device("meta"):
         ours = ResNet(output_stride=output_stride, stride_in="3x3").eval()
-    ours.load_state_dict(torchvisions(theirs[0]), assign=True)
+    ours.load_state_dict(torchvisions(reference[0]), assign=True)
     assert ours.input == "imagenet"
     features = []
     for stage in (ours.res2, ours.res3, ours.res4, ours.res5):
         stage.register_forward_hook(lambda stage, args, output: features.append(output))
     with torch.no_grad():
-        ours(theirs[1])
-    for index, (feature, expected) in enumerate(zip(features, theirs[2])):
+        ours(reference[1])
+    for index, (feature, expected) in enumerate(zip(features, reference[2])):
         assert (feature.shape == expected.shape) == (index < agreeing)
         if index < agreeing:
             torch.testing.assert_close(feature, expected, rtol=1e-3, atol=1e-4)

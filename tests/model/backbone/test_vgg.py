@@ -41,15 +41,15 @@ def test_the_last_of_the_maps_are_the_features():
 
 def test_before_its_first_pooling_it_is_torchvisions_vgg16():
     with torch.device("meta"):
-        theirs = torchvision.models.vgg16(weights=None).features[:4]
-    theirs.to_empty(device="cpu")
-    for parameter in theirs.parameters():
+        reference = torchvision.models.vgg16(weights=None).features[:4]
+    reference.to_empty(device="cpu")
+    for parameter in reference.parameters():
         nn.init.normal_(parameter)
     ours = VGG16()
     names = [f"layers.conv1_{index}.{kind}" for index in (1, 2) for kind in ("weight", "bias")]
-    ours.load_state_dict(dict(zip(names, theirs.state_dict().values())), strict=False)
+    ours.load_state_dict(dict(zip(names, reference.state_dict().values())), strict=False)
     x = torch.randn(1, 3, 9, 9)
-    pooled = torch.nn.functional.max_pool2d(theirs(x), 3, 2, 1)
+    pooled = torch.nn.functional.max_pool2d(reference(x), 3, 2, 1)
     torch.testing.assert_close(ours.maps(x)[1], pooled)
 
 
