@@ -326,7 +326,7 @@ visit();
 
 
 def visit(page: str, folder: Path) -> tuple[dict[str, Any], str]:
-    """What the page does in a browser that can reach nothing, and what it writes to the console."""
+    """Return the state of the page in a browser without a network, and its console output."""
     (folder / "page.html").write_text(page.replace("</body>", VISIT + "</body>"), "utf-8")
     options = "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking --dump-dom"
     more = "--enable-logging=stderr --v=0 --virtual-time-budget=20000 --window-size=1400,1000"

@@ -1,4 +1,4 @@
-"""What every refiner promises, ours and one from outside."""
+"""The promises of a refiner, kept by ours and by one from outside."""
 
 import copy
 import json

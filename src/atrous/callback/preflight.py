@@ -16,8 +16,8 @@ from torch import distributed as dist
 log = logging.getLogger("atrous")
 
 SECONDS = 60.0
-_held: list[dist.Store] = []
-"""The store's server listens on the port that Lightning uses next, in this process: it must stay open until then."""
+_open_stores: list[dist.Store] = []
+"""Servers that stay open in this process, as they listen on the port that Lightning uses next."""
 
 
 def preflight(trainer: L.Trainer) -> None:
@@ -64,7 +64,7 @@ def open_store(host: str, port: int, rank: int, world: int, seconds: float) -> d
             f"rank {rank} on {socket.gethostname()} found no {who} at {host}:{port} within {seconds:g} s: has it been "
             "started, and can this host reach it? (MASTER_ADDR, MASTER_PORT)"
         ) from None
-    _held.append(store)
+    _open_stores.append(store)
     return dist.PrefixStore(f"preflight/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 

@@ -142,6 +142,21 @@ def confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -> Non
     axis.set_facecolor("#dddddd")
     # A square root makes a confusion of one percent visible beside a diagonal of ninety.
     matrix_image = axis.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
+    _label_matrix(axis, names, letters)
+    for row, column in zip(*np.nonzero(np.nan_to_num(share) >= 0.5)):
+        value = share[row, column]
+        rgb = "white" if value > 35 else "#202020"
+        axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=rgb, fontsize=letters - 1.5)
+    bar = figure.colorbar(matrix_image, ax=axis, fraction=0.03, pad=0.02, ticks=[0, 1, 5, 20, 50, 100])
+    bar.set_label("% of the truth's pixels", fontsize=letters)
+    bar.ax.tick_params(labelsize=letters, length=0)
+    bar.outline.set_visible(False)
+    _write_figure(figure, path, bbox_inches="tight", pad_inches=0.15)
+
+
+def _label_matrix(axis: Any, names: Sequence[str], letters: float) -> None:
+    """Write the names along both axes, and draw white lines between the cells."""
+    count = len(names)
     axis.set_xticks(range(count), names, rotation=90, fontsize=letters)
     axis.set_yticks(range(count), names, fontsize=letters)
     axis.xaxis.tick_top()
@@ -154,15 +169,6 @@ def confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -> Non
     axis.grid(which="minor", color="white", linewidth=1)
     axis.tick_params(which="minor", length=0)
     axis.spines[:].set_visible(False)
-    for row, column in zip(*np.nonzero(np.nan_to_num(share) >= 0.5)):
-        value = share[row, column]
-        rgb = "white" if value > 35 else "#202020"
-        axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=rgb, fontsize=letters - 1.5)
-    bar = figure.colorbar(matrix_image, ax=axis, fraction=0.03, pad=0.02, ticks=[0, 1, 5, 20, 50, 100])
-    bar.set_label("% of the truth's pixels", fontsize=letters)
-    bar.ax.tick_params(labelsize=letters, length=0)
-    bar.outline.set_visible(False)
-    _write_figure(figure, path, bbox_inches="tight", pad_inches=0.15)
 
 
 def trimaps(curves: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path, title: str, published: bool) -> None:
