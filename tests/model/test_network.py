@@ -55,7 +55,7 @@ def test_parameters_are_the_papers(meta, backbone, head, parameters):
     ],
 )
 def test_receptive_fields_are_the_papers(meta, backbone, head, arguments, fields):
-    assert [field.size for field in meta(backbone, head, **arguments).receptive_fields()] == fields
+    assert [field.size for field in meta(backbone, head, **arguments).receptive_fields().values()] == fields
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_the_zoom_of_the_plain_net_is_its_test_prototxt(build):
 def test_a_logit_looks_at_its_own_pixel(build, backbone, arguments):
     """The gradient of a logit is symmetric about the pixel that the label is taken from (half a pixel off for 2x2)."""
     network = build(backbone, "plain", width=4, **arguments)
-    field = network.receptive_fields()[0]
+    (field,) = network.receptive_fields().values()
     network = positive_and_linear(network)
     size = 8 * 62 + network.crop_remainder
     image = torch.ones(1, 3, 1, size, dtype=torch.float64, requires_grad=True)

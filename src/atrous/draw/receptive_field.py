@@ -22,7 +22,7 @@ def draw_receptive_fields(fields: Mapping[str, int], effective: np.ndarray, draw
     from matplotlib.figure import Figure  # takes a third of a second to import: not for a table alone
 
     size = len(effective)
-    half = (max(*fields.values(), size) + 16) / 2
+    half = (max([*fields.values(), size]) + 16) / 2
     figure = Figure(figsize=(11, 6), layout="constrained")
     left, right = figure.subplots(1, 2)
     largest = effective.max()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from atrous.model.atrous import Window, effective_receptive_field, receptive_field
+from atrous.model.atrous import effective_receptive_field, receptive_field
 from atrous.model.backbone.norm import ConvNorm
 from atrous.model.crf import RecurrentCRF
 from atrous.model.flops import count_flops
@@ -45,7 +45,7 @@ class NetworkDescription:
     logits: tuple[int, ...]  # (C, h, w)
     parameters: int
     flops: int
-    receptive_fields: dict[str, int]  # {"rate 12": 435}: of each of the head's branches, in pixels
+    receptive_fields: dict[str, int]  # {"rate 12": 435}: along each path of the head, in pixels; {} where none is stated
 
 
 def describe_network(network: Any, size: tuple[int, int]) -> NetworkDescription:
@@ -59,9 +59,7 @@ def describe_network(network: Any, size: tuple[int, int]) -> NetworkDescription:
         logits=logits,
         parameters=sum(p.numel() for p in network.parameters()),
         flops=sum(layer.flops for layer in layers),
-        receptive_fields={
-            label: receptive_field(window for _, window in chain).size for label, chain in branch_chains(network)
-        },
+        receptive_fields={path: field.size for path, field in _innermost(network).receptive_fields().items()},
     )
 
 
@@ -143,27 +141,15 @@ def merge_repeated_blocks(layers: Iterable[LayerDescription]) -> list[LayerDescr
 
 
 # ---- receptive fields -----------------------------------------------------------------------------------------------
-def branch_chains(network: Any) -> list[tuple[str, list[tuple[str, Window]]]]:
-    """Return for each of the head's branches its label and the (short name, window) of each layer up to its logits.
-
-    The only place that asks a head for its windows and rates.
-    """
+def layer_receptive_fields(network: Any) -> dict[str, int]:
+    """Return {short name: width of the layer's theoretical receptive field}, along the longest path; {} where the
+    network states no windows."""
     inner = _innermost(network)
-    trunk = [(f"backbone.{window.name}", window) for window in inner.backbone.windows()]
-    chains = []
-    for branch, (rate, windows) in enumerate(zip(inner.head.rates, inner.head.windows())):
-        owners = ["head" if window.name == "pool5a" else f"head.branches.{branch}" for window in windows]
-        named = [(f"{owner}.{window.name}", window) for owner, window in zip(owners, windows)]
-        chains.append((f"rate {rate}", trunk + named))
-    return chains
-
-
-def layer_receptive_fields(network: nn.Module) -> dict[str, int]:
-    """Return {short name: width of the layer's theoretical receptive field}, along the longest path."""
+    trunk = [window._replace(name=f"backbone.{window.name}") for window in inner.backbone.windows() or ()]
     return {
-        name: receptive_field(window for _, window in chain[:end]).size
-        for _, chain in branch_chains(network)
-        for end, (name, _) in enumerate(chain, start=1)
+        window.name: receptive_field(chain[:end]).size
+        for chain in inner.windows().values() or [trunk]
+        for end, window in enumerate(chain, start=1)
     }
 
 

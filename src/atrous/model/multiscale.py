@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atrous.model.backbone import WithMaps
-from atrous.model.head import initialise
+from atrous.model.head.aspp import initialise
 from atrous.model.network import Network, Wrapper, crop, pad, sample
 
 
@@ -48,8 +48,8 @@ class MultiScaleFeatures(Wrapper):
             logits = logits + fit(branch(features), logits.shape[-2:])
         return logits
 
-    def classifiers(self) -> list[nn.Conv2d]:
-        return self.network.classifiers() + [branch.get_submodule("score") for branch in self.branches]  # type: ignore
+    def classifiers(self) -> list[nn.Module]:
+        return [*self.network.classifiers(), *(branch.get_submodule("score") for branch in self.branches)]
 
     def new_parameters(self) -> list[nn.Parameter]:
         # Paper: only these are trained, the rest stays at the values of the network without MSc (v1, section 4.3).

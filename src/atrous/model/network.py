@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atrous.batch import IGNORE
-from atrous.model.atrous import Field, receptive_field
+from atrous.model.atrous import Field, Window, receptive_field
 from atrous.model.backbone import Backbone
-from atrous.model.head import ASPP
+from atrous.model.head import Head
 
 
 class Convention(NamedTuple):
@@ -42,7 +42,7 @@ class Network(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, head: ASPP):
+    def __init__(self, backbone: Backbone, head: Head):
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -103,9 +103,9 @@ class Network(nn.Module):
             scores = F.pad(scores, (first, 0, first, 0), mode="replicate")
         return crop(scores, size, first=max(-first, 0))
 
-    def classifiers(self) -> list[nn.Conv2d]:
+    def classifiers(self) -> list[nn.Module]:
         """The layers that are new for every set of classes: they learn 10 times faster, their biases 20 times."""
-        return self.head.classifiers()
+        return [*self.head.classifiers()]
 
     def new_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that no other network's weights provide: those to train where all others stay."""
@@ -115,9 +115,21 @@ class Network(nn.Module):
         """Return those of a CRF trained with the network: they start from meaningful values, not from 0."""
         return []
 
-    def receptive_fields(self) -> list[Field]:
-        """What a logit sees of the picture, for each of the head's rates."""
-        return [receptive_field(self.backbone.windows() + windows) for windows in self.head.windows()]
+    def windows(self) -> dict[str, list[Window]]:
+        """The layers from the picture to the logits along each path of the head, by the path's name, named as in the
+        state; {} where backbone or head state none."""
+        trunk, paths = self.backbone.windows(), self.head.windows()
+        if trunk is None or paths is None:
+            return {}
+        before = [window._replace(name=f"backbone.{window.name}") for window in trunk]
+        return {
+            path: before + [window._replace(name=f"head.{window.name}") for window in windows]
+            for path, windows in paths.items()
+        }
+
+    def receptive_fields(self) -> dict[str, Field]:
+        """What a logit sees of the picture, along each path of the head."""
+        return {path: receptive_field(windows) for path, windows in self.windows().items()}
 
 
 class Wrapper(nn.Module):
@@ -160,7 +172,7 @@ class Wrapper(nn.Module):
     def zoom(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         return self.network.zoom(logits, size)
 
-    def classifiers(self) -> list[nn.Conv2d]:
+    def classifiers(self) -> list[nn.Module]:
         return self.network.classifiers()
 
     def new_parameters(self) -> list[nn.Parameter]:
@@ -169,7 +181,10 @@ class Wrapper(nn.Module):
     def crf_parameters(self) -> list[nn.Parameter]:
         return self.network.crf_parameters()
 
-    def receptive_fields(self) -> list[Field]:
+    def windows(self) -> dict[str, list[Window]]:
+        return self.network.windows()
+
+    def receptive_fields(self) -> dict[str, Field]:
         return self.network.receptive_fields()
 
 

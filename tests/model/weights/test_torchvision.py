@@ -4,7 +4,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from atrous.model.head import decimate
+from atrous.model.head.aspp import decimate
 from atrous.model.weights import load
 from atrous.model.weights.torchvision import open_torchvision
 

@@ -62,6 +62,7 @@ class ResNet(Backbone):
             raise ValueError(f"`stride_in` must be 1x1 (Caffe) or 3x3 (torchvision) (got {stride_in!r})")
         self.stride = output_stride
         self.out_channels = 32 * width
+        self.stride_in, self.imagenet = stride_in, f"resnet{depth}"
         self.input = "caffe" if stride_in == "1x1" else "imagenet"
         self.conv1 = ConvNorm(3, width, 7, stride=2, norm=norm, fold=fold)
         self.pool1 = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)

@@ -26,6 +26,7 @@ class VGG16(WithMaps):
 
     fc_channels: int
     input = "caffe"
+    imagenet = "vgg16"
 
     def __init__(self, pool: int = 3, output_stride: int = 8, width: int = 64):
         super().__init__()

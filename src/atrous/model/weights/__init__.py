@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from atrous.model.backbone import Backbone
-from atrous.model.backbone.resnet import ResNet
-from atrous.model.head import ASPP, TAPS, decimate
+from atrous.model.head import Head
 from atrous.model.network import INPUT, Network, Wrapper
 from atrous.model.weights import torchvision
 from atrous.model.weights.file import open_file
@@ -46,7 +45,7 @@ def load(network: Network | Wrapper, source: str | Path, names: Sequence[str] | 
         for name, tensor in ((plain(name), tensor) for name, tensor in network.state_dict().items())
         if name not in CONVENTION and not name.endswith(COUNTER)
     }
-    tensors, classes = spread(given.tensors, inner.head, seed), None
+    tensors, classes = for_head(given.tensors, inner.head, seed), None
     if given.classes and names and fold(given.classes) != fold(names):
         classes = by_name(tensors, places, per_class(network), given.classes, names)
     placed = {name: fitted for name, t in tensors.items() if (fitted := fit(t, places.get(name))) is not None}
@@ -85,28 +84,11 @@ def take(source: str, backbone: Backbone) -> Given:
 
 
 # ---- tensors -> places ----------------------------------------------------------------------------------------------
-def spread(given: Mapping[str, Tensor], head: ASPP, seed: int) -> dict[str, Tensor]:
-    """What was given for a head without branches, for each branch of ours."""
-    tensors = {name: tensor for name, tensor in given.items() if not name.startswith("head.fc")}
-    whole = {name.removeprefix("head."): tensor for name, tensor in given.items() if name not in tensors}
-    fc = {name: tensor for name, tensor in whole.items() if not name.startswith("fc8.")}
-    if head.hidden and is_imagenet(fc, head):
-        fc = decimate(fc, head.kernel, head.hidden, seed)
-    if head.hidden:  # every branch starts from the same
-        tensors |= {f"head.branches.{i}.{name}": t for i in range(len(head.branches)) for name, t in fc.items()}
-    elif fc:
-        tensors |= {f"head.{name}": t for name, t in fc.items()}
-    prefix = "head.branches.0." if len(head.branches) == 1 else "head."  # a sum of classifiers is not one of them
-    return tensors | {prefix + name: tensor for name, tensor in whole.items() if name.startswith("fc8.")}
-
-
-def is_imagenet(fc: Mapping[str, Tensor], head: ASPP) -> bool:
-    """fc6 and fc7 of VGG-16 as trained, 7x7 taps of every channel, from which the head's can be decimated."""
-    if {"fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias"} - fc.keys():
-        return False
-    filters, channels = fc["fc6.bias"].numel(), head.get_parameter("branches.0.fc6.weight").shape[1]
-    taps = fc["fc6.weight"].numel() / (filters * channels)
-    return taps == 49 and head.kernel in TAPS and head.hidden <= filters
+def for_head(given: Mapping[str, Tensor], head: Head, seed: int) -> dict[str, Tensor]:
+    """The given tensors, those of the head as it takes them."""
+    inside = {name.removeprefix("head."): tensor for name, tensor in given.items() if name.startswith("head.")}
+    others = {name: tensor for name, tensor in given.items() if not name.startswith("head.")}
+    return others | {f"head.{name}": tensor for name, tensor in head.start_from(inside, seed).items()}
 
 
 def fit(value: Tensor, place: Tensor | None) -> Tensor | None:
@@ -155,11 +137,8 @@ def per_class(network: Network | Wrapper) -> set[str]:
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
 def check_stride(backbone: Backbone, stride_in: str | None, family: str) -> None:
-    if stride_in is None or not isinstance(backbone, ResNet):
-        return
-    block = backbone.res3[0]
-    here = "1x1" if block.get_submodule("reduce.conv").stride == (2, 2) else "3x3"
-    if here != stride_in:
+    here = backbone.stride_in
+    if stride_in is not None and here is not None and here != stride_in:
         raise ValueError(
             f"{family} strides in the {stride_in} convolution of a block, this network in the {here}: "
             f"set model.backbone.stride_in={stride_in}"

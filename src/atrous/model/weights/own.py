@@ -20,7 +20,7 @@ OURS = ("backbone.", "head.", "branches.", "crf.")
 
 def open_own(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Given | None:
     """None where the names are not ours."""
-    if not any(plain(name).startswith("head.branches.") for name in tensors):
+    if not {"backbone", "head"} <= {plain(name).partition(".")[0] for name in tensors}:
         return None
     convention = {plain(name): tensor for name, tensor in tensors.items() if plain(name) in CONVENTION}
     rest = {name: tensor for name, tensor in tensors.items() if plain(name) not in CONVENTION}

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from atrous.model.backbone import Backbone
-from atrous.model.backbone.resnet import BLOCKS, ResNet
-from atrous.model.backbone.vgg import CONVOLUTIONS, VGG16
+from atrous.model.backbone.vgg import CONVOLUTIONS
 from atrous.model.weights.given import KINDS, Given, plain, translate
 
 STRIDE_IN = "3x3"
@@ -20,13 +19,9 @@ def download(backbone: Backbone) -> Given:
     """The ImageNet weights for this backbone, by torchvision and from its cache where they are there already."""
     from torchvision import models
 
-    if isinstance(backbone, VGG16):
-        weights = models.VGG16_Weights.IMAGENET1K_V1
-    elif isinstance(backbone, ResNet):
-        depth = next(depth for depth, blocks in BLOCKS.items() if blocks[2] == len(backbone.res4))
-        weights = models.get_model_weights(f"resnet{depth}")["IMAGENET1K_V1"]
-    else:
+    if backbone.imagenet is None:
         raise ValueError(f"there are no ImageNet weights for {type(backbone).__name__}: leave `weights` out")
+    weights = models.get_model_weights(backbone.imagenet)["IMAGENET1K_V1"]
     try:
         tensors = weights.get_state_dict(map_location="cpu", progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:  # no network, a broken download

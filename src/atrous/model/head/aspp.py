@@ -1,4 +1,4 @@
-"""The heads of both papers: one idea, a sum of atrous classifiers."""
+"""The heads of both papers: a sum of atrous classifiers, one for each rate."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atrous.model.atrous import Window
+from atrous.model.head.contract import Head
 
 
-class ASPP(nn.Module):
+class ASPP(Head):
     """Features (B, in_channels, h, w) -> logits (B, num_classes, h, w), Σ over `rates` of an atrous classifier.
 
     One rate is LargeFOV, a 1x1 kernel the plain head. In the family of VGG a classifier is fc6 (`kernel`, atrous), fc7
@@ -57,9 +58,8 @@ class ASPP(nn.Module):
         for classifier in self.classifiers():
             initialise(classifier, std=0.01)  # Paper: new classifiers start from N(0, 0.01), their biases from 0
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.pool5a is not None:
-            x = self.pool5a(x)
+    def forward(self, features: Tensor) -> Tensor:
+        x = features if self.pool5a is None else self.pool5a(features)
         # An exported graph keeps the convolutions, which every runtime knows, and the height and width free.
         if self.fused and not torch.compiler.is_exporting():
             return sum_of_shifts(x, self.classifiers())
@@ -67,21 +67,42 @@ class ASPP(nn.Module):
         return torch.stack(logits).sum(0) if len(logits) > 1 else logits[0]
 
     def classifiers(self) -> list[nn.Conv2d]:
-        """The layers that are new for every set of classes, one a rate."""
+        """One for each rate."""
         return [branch.get_submodule("fc8") for branch in self.branches]  # type: ignore[misc]
 
-    def start_from(self, weights: Mapping[str, Tensor], seed: int = 0) -> None:
-        """Take fc6 and fc7 of every branch from ImageNet's VGG-16 (see `decimate`); each branch gets the same."""
-        for branch in self.branches:
-            branch.load_state_dict(decimate(weights, self.kernel, self.hidden, seed), strict=False)
+    def start_from(self, weights: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+        """Every branch starts from the same fc6 and fc7: ImageNet's are decimated (see `decimate`). fc8 is taken by a
+        single branch only, because a sum of classifiers is not one of them."""
+        by_layer = {name: tensor for name, tensor in weights.items() if name.startswith(("fc6.", "fc7.", "fc8."))}
+        fc8 = {name: by_layer.pop(name) for name in [*by_layer] if name.startswith("fc8.")}
+        tensors = {name: tensor for name, tensor in weights.items() if name not in by_layer and name not in fc8}
+        if self.hidden and self._can_decimate(by_layer):
+            by_layer = decimate(by_layer, self.kernel, self.hidden, seed)
+        branches = [f"branches.{i}." for i in range(len(self.branches))]
+        for prefix in branches if self.hidden else [""]:  # without fc6 and fc7 there is no place for them
+            tensors |= {f"{prefix}{name}": tensor for name, tensor in by_layer.items()}
+        prefix = branches[0] if len(branches) == 1 else ""
+        return tensors | {f"{prefix}{name}": tensor for name, tensor in fc8.items()}
 
-    def windows(self) -> list[list[Window]]:
-        """For each rate the layers from the features to the logits."""
+    def _can_decimate(self, fc: Mapping[str, Tensor]) -> bool:
+        """Whether these are fc6 and fc7 of VGG-16 as trained: 7x7 taps of every channel, and enough filters."""
+        if {"fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias"} - fc.keys():
+            return False
+        filters, channels = fc["fc6.bias"].numel(), self.get_parameter("branches.0.fc6.weight").shape[1]
+        taps = fc["fc6.weight"].numel() / (filters * channels)
+        return taps == 49 and self.kernel in TAPS and self.hidden <= filters
+
+    def windows(self) -> dict[str, list[Window]]:
         pool = [] if self.pool5a is None else [Window.of("pool5a", self.pool5a)]
-        return [
-            pool + [Window.of(name, layer) for name, layer in branch.named_children() if isinstance(layer, nn.Conv2d)]
-            for branch in self.branches
-        ]
+        return {
+            f"rate {rate}": pool
+            + [
+                Window.of(f"branches.{i}.{name}", layer)
+                for name, layer in branch.named_children()
+                if isinstance(layer, nn.Conv2d)
+            ]
+            for i, (rate, branch) in enumerate(zip(self.rates, self.branches))
+        }
 
 
 def atrous_layer(in_channels: int, out_channels: int, kernel: int, rate: int) -> nn.Conv2d:
