@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from running import run_plain, take_a_step
 
 from atrous.config.build import build_network
-from atrous.config.override import sweep_files
+from atrous.config.folders import shipped_sweeps
 from atrous.config.place import CONF, SWEEPS
 from atrous.sweep.cell import key_of, plan
 
@@ -42,7 +42,7 @@ POLICIES = {  # v2, table 2: batch, iterations
 CLASSES = {"VOC": 21, "Context": 60, "PersonPart": 7, "Cityscapes": 19}
 
 SEARCHES = {"optim"}
-SWEEP_NAMES = [path.stem for path in sweep_files() if path.stem not in SEARCHES]
+SWEEP_NAMES = [path.stem for path in shipped_sweeps() if path.stem not in SEARCHES]
 ROWS = sorted(path.stem for path in (CONF / "experiment").glob("v[12]_*.yaml"))
 
 

@@ -1,4 +1,4 @@
-"""`atrous VERB overrides…`: finds the verb, imports only that, and tells what went wrong in a line."""
+"""`atrous VERB overrides…`: find the verb, import only that, and say in a line what went wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from threading import Thread
 from typing import Any
@@ -68,8 +70,8 @@ VERBS = {
 }
 
 OF_SWEEPS = ("sweep", "report", "dashboard")
-"""Verbs that are told a sweep in the words of `atrous sweep`. Hydra makes a configuration of each of its runs, not one
-of all: these functions are called with the words, as `around` of atrous.command.sweep is."""
+"""Verbs that take the overrides of `atrous sweep`. Hydra makes a configuration of each of a sweep's runs, not one of
+all: these functions get the overrides themselves, as does `around` of atrous.command.sweep."""
 
 HELP = """\
 atrous VERB [overrides …]     DeepLab v1 and v2: train, ablate, use
@@ -82,26 +84,53 @@ atrous VERB [overrides …]     DeepLab v1 and v2: train, ablate, use
 """
 
 
+@dataclass
+class Request:
+    """A command line, read: the verb, its overrides, and the flags that are Hydra's."""
+
+    verb: str
+    config_name: str
+    parser: ArgumentParser
+    flags: Namespace
+
+    @property
+    def overrides(self) -> list[str]:
+        return self.flags.overrides
+
+    @property
+    def only_explains(self) -> bool:
+        """Help, or what Hydra says of itself: nothing is composed that must be right."""
+        flags = self.flags
+        return bool(flags.help or flags.hydra_help or flags.info or flags.shell_completion)
+
+    @property
+    def is_plain(self) -> bool:
+        """One run, and nothing asked of Hydra itself."""
+        ours = ("overrides", "run", "config_dir")
+        flags = [value for key, value in vars(self.flags).items() if key not in ours]
+        return not any(flags) and not any("hydra" in text.partition("=")[0] for text in self.overrides)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    _hold_the_lifeline()
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(HELP.format(verbs="\n".join(f"  {verb:10} {told}" for verb, (_, _, told) in VERBS.items())))
+    _watch_lifeline()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {verb:10} {purpose}" for verb, (_, _, purpose) in VERBS.items())))
         return 0
-    if words[0] == "--version":
+    if arguments[0] == "--version":
         from atrous import __version__
 
         print(f"atrous {__version__}")
         return 0
-    if words[0] not in VERBS:
+    if arguments[0] not in VERBS:
         from difflib import get_close_matches
 
-        near = get_close_matches(words[0], VERBS, n=1) or list(VERBS)
-        return _complain(f"there is no verb {words[0]!r}; did you mean {near[0]}? (atrous --help lists them)")
-    return _run(words[0], words[1:])
+        near = get_close_matches(arguments[0], VERBS, n=1) or list(VERBS)
+        return _complain(f"there is no verb {arguments[0]!r}; did you mean {near[0]}? (atrous --help lists them)")
+    return _run(parse(arguments[0], arguments[1:]))
 
 
-def _hold_the_lifeline() -> None:
+def _watch_lifeline() -> None:
     """A run that a sweep started is asked to save and end when the sweep's process is gone, however it went: then the
     other end of a pipe closes."""
     pipe = os.environ.pop("ATROUS_LIFELINE", None)
@@ -115,58 +144,16 @@ def _hold_the_lifeline() -> None:
     Thread(target=wait, daemon=True).start()
 
 
-def _run(verb: str, words: list[str]) -> int:
-    from atrous.config.override import absences, first_choices, from_files, groups_of, offer_sweeps, paths
-    from atrous.config.suggest import problem_with
-
-    parser = _parser(verb)
-    asked = parser.parse_intermixed_args(words)
-    if verb == "train" and asked.multirun:
-        verb = "sweep"  # what Hydra's users know it as
-    target, config_name, _ = VERBS[verb]
-    if verb in OF_SWEEPS:
-        offer_sweeps()
-    try:
-        asked.overrides = absences(paths(from_files(asked.overrides, config_name)), config_name)
-    except ValueError as error:
-        return _complain(str(error), verb)
-    chosen = any(o.startswith("experiment=") for o in asked.overrides)
-    if asked.help and not chosen and "experiment" in groups_of(config_name):
-        asked.overrides.append("experiment=shapes")  # so that there is something to show
-    if not (asked.help or asked.hydra_help or asked.info or asked.shell_completion):
-        problem = problem_with([*first_choices(asked.overrides), *asked.overrides], config_name)
-        if problem:
-            return _complain(problem, verb)
-
-    failures: list[Exception] = []
-
-    def work(told: Any) -> Any:
-        _open_console()
-        module, function = target.split(":")
-        return getattr(import_module(module), function)(told)
-
-    def job(cfg: Any) -> Any:
-        try:
-            return work(cfg)
-        except Exception as error:
-            if verb == "sweep" or asked.multirun:
-                raise
-            failures.append(error)  # told below: Hydra would print a preamble of its own
-            return None
+def _run(request: Request) -> int:
+    """Validate and dispatch; return the exit code."""
+    from atrous.config.folders import config_dir
 
     try:
-        if verb not in OF_SWEEPS or asked.cfg or asked.help or asked.info or asked.hydra_help or asked.shell_completion:
-            _hydra(job, parser, asked, config_name)
-        elif verb == "sweep":
-            from atrous.command.sweep import around
-
-            _open_console()
-            with around(asked.overrides) as asked.overrides:
-                _hydra(job, parser, asked, config_name)
-        else:
-            work(asked.overrides)
-        if failures:
-            raise failures[0]
+        with config_dir(request.flags.config_dir):
+            read_overrides(request)
+            problem = None if request.only_explains else problem_of(request)
+            if problem is None:
+                dispatch(request)
     except KeyboardInterrupt:
         return 130
     except SystemExit as stop:  # a signal's, a sweep's
@@ -179,46 +166,109 @@ def _run(verb: str, words: list[str]) -> int:
         message = None if os.environ.get("ATROUS_TRACEBACK") else message_of(error)
         if message is None:
             raise
-        return _complain(message[0], verb, message[1])
-    return 0
+        return _complain(message[0], request.verb, message[1])
+    return 0 if problem is None else _complain(problem, request.verb)
 
 
-def _parser(verb: str) -> ArgumentParser:
+# ---- parse ----------------------------------------------------------------------------------------------------------
+def parse(verb: str, arguments: list[str]) -> Request:
     from hydra import version
     from hydra._internal.utils import get_args_parser
 
     version.setbase("1.3")
     parser = get_args_parser()
     parser.prog = f"atrous {verb}"
-    return parser
+    flags = parser.parse_intermixed_args(arguments)
+    if verb == "train" and flags.multirun:
+        verb = "sweep"  # Hydra's users know it as that
+    return Request(verb, VERBS[verb][1], parser, flags)
 
 
-def _hydra(job: Callable[[Any], Any], parser: ArgumentParser, asked: Namespace, config_name: str) -> None:
-    """What `@hydra.main` does, but with the words after the verb, and with errors raised rather than printed. sys.argv
-    stays whole, because Lightning starts the other processes of a DDP run from it."""
-    from hydra._internal.utils import _run_hydra, create_config_search_path
+def read_overrides(request: Request) -> None:
+    """Bring the overrides into Hydra's grammar."""
+    from atrous.config.override import absences, groups_of, offer_sweeps, quote_paths, read_choices
+
+    if request.verb in OF_SWEEPS:
+        offer_sweeps()
+    name = request.config_name
+    overrides = absences(quote_paths(read_choices(request.overrides, name)), name)
+    has_experiment = any(text.startswith("experiment=") for text in overrides)
+    if request.flags.help and not has_experiment and "experiment" in groups_of(name):
+        overrides.append("experiment=shapes")  # so that there is something to show
+    request.flags.overrides = overrides
+
+
+# ---- validate -------------------------------------------------------------------------------------------------------
+def problem_of(request: Request) -> str | None:
+    from atrous.config.override import first_choices
+    from atrous.config.suggest import problem_with
+
+    return problem_with([*first_choices(request.overrides), *request.overrides], request.config_name)
+
+
+# ---- dispatch -------------------------------------------------------------------------------------------------------
+def dispatch(request: Request) -> None:
+    """Call the verb's function: with a configuration, or a sweep's with the overrides."""
+    if request.verb not in OF_SWEEPS or request.flags.cfg or request.only_explains:
+        run_hydra(request)
+    elif request.verb == "sweep":
+        from atrous.command.sweep import around
+
+        _open_console()
+        with around(request.overrides) as request.flags.overrides:
+            run_hydra(request)
+    else:
+        call(request.verb, request.overrides)
+
+
+def call(verb: str, argument: Any) -> Any:
+    """Import the verb's module and call its function."""
+    _open_console()
+    module, function = VERBS[verb][0].split(":")
+    return getattr(import_module(module), function)(argument)
+
+
+def run_hydra(request: Request) -> None:
+    """Do what `@hydra.main` does, but with the arguments after the verb, and with errors raised rather than printed.
+    sys.argv stays whole, because Lightning starts the other processes of a DDP run from it."""
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import _run_hydra
     from hydra.core.global_hydra import GlobalHydra
 
+    from atrous.config.folders import search_path
     from atrous.config.place import CONF
 
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    if not _is_plain(asked):
-        _run_hydra(asked, parser, job, str(CONF), config_name)
+    if request.verb == "sweep" or request.flags.multirun:  # its launcher wants to know of a failure
+        _run_hydra(request.flags, request.parser, partial(call, request.verb), str(CONF), request.config_name)
         return
-    # The same for what is asked nearly always. It composes once: Hydra's own does so twice, to learn `hydra.mode`.
-    from hydra._internal.hydra import Hydra
+    task = Task(request.verb)
+    if request.is_plain:
+        # The usual case, composed once: Hydra's own does so twice, to learn `hydra.mode`.
+        try:
+            Hydra.create_main_hydra2("atrous", search_path()).run(request.config_name, task, request.overrides)
+        finally:
+            GlobalHydra.instance().clear()
+    else:
+        _run_hydra(request.flags, request.parser, task, str(CONF), request.config_name)
+    if task.error is not None:
+        raise task.error
 
-    try:
-        hydra = Hydra.create_main_hydra2("atrous", create_config_search_path(str(CONF)))
-        hydra.run(config_name, job, asked.overrides)
-    finally:
-        GlobalHydra.instance().clear()
 
+class Task:
+    """A verb's function as Hydra calls it. Its error is kept, to be raised when Hydra is done: Hydra would print a
+    preamble of its own."""
 
-def _is_plain(asked: Namespace) -> bool:
-    """One run, and nothing asked of Hydra itself."""
-    flags = {key: value for key, value in vars(asked).items() if key not in ("overrides", "run")}
-    return not any(flags.values()) and not any("hydra" in o.partition("=")[0] for o in asked.overrides)
+    def __init__(self, verb: str):
+        self.verb = verb
+        self.error: Exception | None = None
+
+    def __call__(self, cfg: Any) -> Any:
+        try:
+            return call(self.verb, cfg)
+        except Exception as error:
+            self.error = error
+            return None
 
 
 def _open_console() -> None:

@@ -6,7 +6,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from atrous.config.name import name_of
-from atrous.config.override import absences, from_files, groups_of, paths
+from atrous.config.override import absences, groups_of, quote_paths, read_choices
 from atrous.config.place import CONF
 from atrous.config.suggest import problem_with
 
@@ -105,8 +105,8 @@ def test_a_long_command_has_a_short_name_of_its_own():
 
 
 def test_a_path_in_the_users_home_is_a_path():
-    assert paths(["archives=~/Downloads", "~crf", "size=3"]) == ["archives='~/Downloads'", "~crf", "size=3"]
-    assert problem_with(paths(["archives=~/Downloads"]), "prepare") is None
+    assert quote_paths(["archives=~/Downloads", "~crf", "size=3"]) == ["archives='~/Downloads'", "~crf", "size=3"]
+    assert problem_with(quote_paths(["archives=~/Downloads"]), "prepare") is None
 
 
 OWN = {
@@ -123,7 +123,7 @@ OWN = {
 def test_a_file_is_a_choice_of_its_own(tmp_path, experiment):
     path = tmp_path / "my crf.yaml"
     path.write_text(yaml.safe_dump(OWN))
-    words = absences(paths(from_files([experiment, f"crf={path}", "crf.w1=3"])))
+    words = absences(quote_paths(read_choices([experiment, f"crf={path}", "crf.w1=3"])))
     assert problem_with(words) is None
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", words)
@@ -133,7 +133,7 @@ def test_a_file_is_a_choice_of_its_own(tmp_path, experiment):
 def test_a_file_may_be_of_any_group(tmp_path):
     path = tmp_path / "wide.yaml"
     path.write_text("_target_: atrous.model.head.ASPP\nrates: [2, 30]\n")
-    words = from_files([SHAPES, f"model/head={path}"])
+    words = read_choices([SHAPES, f"model/head={path}"])
     assert problem_with(words) is None
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert compose("config", words).model.head == {"_target_": "atrous.model.head.ASPP", "rates": [2, 30]}
@@ -145,7 +145,7 @@ def test_the_name_of_a_run_tells_files_apart_by_what_they_hold(tmp_path):
         (tmp_path / place).mkdir()
         path = tmp_path / place / "crf.yaml"
         path.write_text(yaml.safe_dump(OWN | {"w1": w1}))
-        names.add(name_of("shapes", from_files([SHAPES, f"crf={path}", "model/head=plain"])))
+        names.add(name_of("shapes", read_choices([SHAPES, f"crf={path}", "model/head=plain"])))
     assert len(names) == 2
     assert all(re.fullmatch(r"shapes/crf=[0-9a-f]{8},model\.head=plain", name) for name in names)
 
@@ -159,4 +159,4 @@ def test_a_file_that_is_no_choice_says_why(tmp_path, content, says):
     if content is not None:
         path.write_text(content)
     with pytest.raises(ValueError, match=rf"`crf={path}`.*{says}"):
-        from_files([SHAPES, f"crf={path}"])
+        read_choices([SHAPES, f"crf={path}"])

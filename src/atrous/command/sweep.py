@@ -13,7 +13,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from atrous.config.override import words_of
+from atrous.config.folders import adopt_config_dir
+from atrous.config.override import to_grammar
 from atrous.config.schema import Config
 from atrous.digest import digest
 from atrous.sweep.cell import Cell, Plan, key_of, note_begun, plan
@@ -27,6 +28,7 @@ def sweep(cfg: DictConfig) -> float | None:
     """One run, within another launcher's process; ours starts `atrous train` and `atrous evaluate`."""
     from atrous.run.train import train
 
+    adopt_config_dir()
     hydra = HydraConfig.get()
     if hydra.runtime.choices["hydra/sweeper"] != "basic":
         note_begun(Path(hydra.sweep.dir), [list(hydra.overrides.task)])
@@ -59,7 +61,7 @@ def around(words: Sequence[str]) -> Iterator[list[str]]:
     failures.clear()
     failed: Exception | None = None
     try:
-        yield [*words, f"hydra.sweep.dir={words_of(str(planned.folder))}", *searching(planned)]
+        yield [*words, f"hydra.sweep.dir={to_grammar(str(planned.folder))}", *searching(planned)]
     except Exception as error:
         failed = error
     told = isinstance(failed, RunFailed) or bool(failures)  # by the table

@@ -20,7 +20,9 @@ def message_of(error: BaseException) -> tuple[str, int] | None:
         if isinstance(cause, TypeError) and "argument" in str(cause):
             return f"`{where}`: {cause}", 2
         if "Error locating target" in str(error):
-            return f"`{where}._target_`: {str(error).split(',')[0]}", 2
+            # A module of a user's own is usually beside the folder of `--config-dir`, which this command did without.
+            remedy = "--config-dir=… finds modules beside that folder, PYTHONPATH any others"
+            return f"`{where}._target_`: {str(error).split(',')[0]}: {remedy}", 2
         return None if cause is None else message_of(cause)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         deepest: BaseException = error

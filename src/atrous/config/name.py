@@ -11,7 +11,7 @@ from atrous.config.schema import BESIDE_THE_POINT, SWEEP_ONLY, WHERE
 
 
 def run_name() -> str:
-    """<experiment>/<what else was overridden>, the same for the same command, short enough for a folder's name."""
+    """Return <experiment>/<other overrides>, the same for the same command, short enough for a folder's name."""
     if not HydraConfig.initialized():
         return "run"
     hydra = HydraConfig.get()
@@ -23,11 +23,11 @@ def name_of(experiment: str | None, overrides: Sequence[str]) -> str:
 
 
 def folder_name(overrides: Sequence[str], aside: Sequence[str] = ()) -> str:
-    """The overrides that change what is computed, as the name of a folder. `aside`: keys to leave out."""
+    """Join the overrides that change what is computed to the name of a folder. `aside`: keys to leave out."""
     out = {*BESIDE_THE_POINT, *SWEEP_ONLY, *aside, "seed", *(f"data.{key}" for key in WHERE["data"])}
-    files = {o.split("=")[0][1:]: o for o in overrides if o.startswith("+") and "={" in o}  # `from_files` wrote them
-    said = [o.removesuffix("=null") if o.startswith("~") else o for o in overrides]  # Hydra's sweeper says `~crf=null`
-    shown = [o for o in said if o not in files.values() and o[1:].replace("/", ".") not in files]
+    files = {o.split("=")[0][1:]: o for o in overrides if o.startswith("+") and "={" in o}  # from `read_choices`
+    typed = [o.removesuffix("=null") if o.startswith("~") else o for o in overrides]  # Hydra's sweeper: `~crf=null`
+    shown = [o for o in typed if o not in files.values() and o[1:].replace("/", ".") not in files]
     shown += [f"{key}={hashlib.sha256(o.encode()).hexdigest()[:8]}" for key, o in files.items()]
     kept = sorted(o for o in shown if not {key := o.lstrip("+~").split("=")[0], key.split(".")[0]} & out)
     text = ",".join(kept).replace("/", ".") or "default"
@@ -46,5 +46,5 @@ def tenth(iterations: int | None) -> int:
 
 
 def sibling(experiment: str, name: str) -> str:
-    """The name of the run that the same command makes of another experiment."""
+    """Return the name of the run that the same command makes of another experiment."""
     return f"{experiment}/{name.partition('/')[2]}"

@@ -17,88 +17,185 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, EnumNode, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from atrous.config.override import composed, groups_of
-from atrous.config.place import SWEEPS
+from atrous.config.folders import choice_file
+from atrous.config.override import choice_in, composed, groups_of
+
+Groups = dict[str, list[str]]
+
+DEVICES = ("trainer.devices", "devices")
+"""Settings that take a number, a list of numbers or `auto`, whatever their usual value is."""
+
+
+class Mistake(Exception):
+    """What is wrong with a command line, for people, in at most five lines."""
 
 
 def problem_with(overrides: Sequence[str], config_name: str = "config") -> str | None:
     """Say what is wrong with these overrides, in at most five lines; None if nothing is."""
-    parsed: list[Override] = []
-    groups = groups_of(config_name)
-    for text in overrides:
-        if "=" not in text and not text.startswith("~"):
-            usual = sorted(groups, key=lambda group: group == "experiment")  # of groups with the same name in them
-            choices = {name: f"{group}={name}" for group in usual for name in groups[group]}
-            near = [choices[name] for name in _nearest(text, list(choices))]
-            return f"`{text}` is not of the form key=value" + (f"; did you mean {' or '.join(near)}?" if near else "")
-        try:
-            parsed.append(OverridesParser.create().parse_override(text))
-        except HydraException as error:
-            return f"`{text}` can't be read as key=value: {str(error).splitlines()[0]}\nquote what holds , = [ ] {{ }}"
-    chosen = [o for o in parsed if o.key_or_group in groups]
-    for override in chosen:
-        problem = _wrong_choice(override, groups)
-        if problem:
-            return problem
-    if problem := _missing_sweeper(overrides):
-        return problem
-    if "experiment" in groups and not any(o.key_or_group == "experiment" for o in chosen):
-        sweeps = f"which sweep? sweeps=… is one of: {', '.join(groups['sweeps'])}; or\n" if "sweeps" in groups else ""
-        return f"{sweeps}which experiment? experiment=… is one of: {', '.join(groups['experiment'])}"
-    return _wrong_value([o for o in parsed if o not in chosen], chosen, groups, config_name)
-
-
-def _missing_sweeper(overrides: Sequence[str]) -> str | None:
-    files = [SWEEPS / f"{o.partition('=')[2]}.yaml" for o in overrides if o.startswith("sweeps=")]
-    by_file = any("/hydra/sweeper: optuna" in path.read_text() for path in files if path.exists())
-    if (by_file or "hydra/sweeper=optuna" in overrides) and find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
-        return "hydra/sweeper=optuna needs the package hydra-optuna-sweeper: pip install 'atrous[search]'"
-    return None
-
-
-def _wrong_choice(override: Override, groups: dict[str, list[str]]) -> str | None:
-    key, options = override.key_or_group, groups[override.key_or_group]
-    if override.is_delete() or isinstance(override.value(), dict):
-        return None
-    wanted = list(override.sweep_string_iterator()) if override.is_sweep_override() else override.value()
-    for choice in map(str, wanted if isinstance(wanted, list) else [] if wanted is None else [wanted]):
-        if choice not in options and not Path(choice).suffix:
-            near = " or ".join(f"{key}={name}" for name in _nearest(choice, options))
-            return f"there is no {key}={choice}; did you mean {near}?\n{key} is one of: {', '.join(options)}"
-    return None
-
-
-def _wrong_value(
-    overrides: list[Override], choices: list[Override], groups: dict[str, list[str]], config_name: str
-) -> str | None:
-    """Checks each value against what the configuration holds at its place before it is overridden."""
     try:
-        base = composed(config_name, tuple(first_of(o) for o in choices))
-    except (HydraException, OmegaConfBaseException) as error:
-        return "\n".join(str(error).splitlines()[:4])
-    for override in overrides:
-        key = override.key_or_group
-        if key.startswith("hydra"):
-            continue
-        if override.is_add():
-            if key.split(".")[0] not in base:
-                return _unknown(key, base, groups)
-            continue
-        if "/" in key:
-            near = " or ".join(_nearest(key, list(groups)))
-            return f"there is no group {key}" + (f"; did you mean {near}?" if near else f": it has {', '.join(base)}")
-        node, there = _look_up(base, key)
-        if not there:
-            return _unknown(key, base, groups)
-        for value in _values(override):
-            problem = _wrong_type(key, node, value, groups, OmegaConf.get_type(base))
-            if problem and not (isinstance(value, float) and _takes_fractions(base, key)):
-                return problem
+        check(overrides, config_name)
+    except Mistake as mistake:
+        return str(mistake)
     return None
 
 
-def _values(override: Override) -> list[Any]:
-    """All that it goes through; nothing of what a search chooses from an interval."""
+def check(overrides: Sequence[str], config_name: str) -> None:
+    """Raise a `Mistake` where these overrides can't be meant."""
+    groups = groups_of(config_name)
+    parsed = [parse(text, groups) for text in overrides]
+    choices = [override for override in parsed if group_of(override, groups)]
+    for override in choices:
+        check_choice(override, groups)
+    check_sweeper(overrides)
+    check_experiment(choices, groups)
+    check_values([override for override in parsed if override not in choices], choices, groups, config_name)
+
+
+def parse(text: str, groups: Groups) -> Override:
+    if "=" not in text and not text.startswith("~"):
+        usual = sorted(groups, key=lambda group: group == "experiment")  # of groups with the same name in them
+        choices = {name: f"{group}={name}" for group in usual for name in groups[group]}
+        near = [choices[name] for name in nearest(text, list(choices))]
+        raise Mistake(
+            f"`{text}` is not of the form key=value" + (f"; did you mean {' or '.join(near)}?" if near else "")
+        )
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        raise Mistake(f"`{text}` can't be read as key=value: {reason}\nquote what holds , = [ ] {{ }}") from None
+
+
+# ---- choices --------------------------------------------------------------------------------------------------------
+def group_of(override: Override, groups: Groups) -> str | None:
+    """The group of which it chooses, also where it brings a choice of its own: +model.head={…}."""
+    key = override.key_or_group
+    if key in groups:
+        return key
+    own = key.replace(".", "/")
+    return own if override.is_add() and own in groups and isinstance(override.value(), dict) else None
+
+
+def check_choice(override: Override, groups: Groups) -> None:
+    if override.is_delete() or isinstance(override.value(), dict):
+        return
+    key, options = override.key_or_group, groups[override.key_or_group]
+    value = list(override.sweep_string_iterator()) if override.is_sweep_override() else override.value()
+    for choice in map(str, value if isinstance(value, list) else [] if value is None else [value]):
+        if choice not in options and not Path(choice).suffix:
+            near = " or ".join(f"{key}={name}" for name in nearest(choice, options))
+            raise Mistake(f"there is no {key}={choice}; did you mean {near}?\n{key} is one of: {', '.join(options)}")
+
+
+def check_sweeper(overrides: Sequence[str]) -> None:
+    """Optuna is an extra, which the command line or a sweep's file may ask for."""
+    path = choice_file("sweeps", choice_in(overrides, "sweeps") or "")
+    by_file = path is not None and "/hydra/sweeper: optuna" in path.read_text()
+    if (by_file or "hydra/sweeper=optuna" in overrides) and find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
+        raise Mistake("hydra/sweeper=optuna needs the package hydra-optuna-sweeper: pip install 'atrous[search]'")
+
+
+def check_experiment(choices: Sequence[Override], groups: Groups) -> None:
+    if "experiment" in groups and not any(override.key_or_group == "experiment" for override in choices):
+        sweeps = f"which sweep? sweeps=… is one of: {', '.join(groups['sweeps'])}; or\n" if "sweeps" in groups else ""
+        raise Mistake(f"{sweeps}which experiment? experiment=… is one of: {', '.join(groups['experiment'])}")
+
+
+# ---- values ---------------------------------------------------------------------------------------------------------
+def check_values(overrides: Sequence[Override], choices: Sequence[Override], groups: Groups, config_name: str) -> None:
+    """Compare each value with what the configuration holds at its place before it is overridden."""
+    try:
+        base = composed(config_name, tuple(first_of(override) for override in choices))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise Mistake("\n".join(str(error).splitlines()[:4])) from None
+    for override in overrides:
+        if not override.key_or_group.startswith("hydra"):
+            check_override(override, base, groups)
+
+
+def check_override(override: Override, base: DictConfig, groups: Groups) -> None:
+    key = override.key_or_group
+    if override.is_add():
+        if key.split(".")[0] not in base:
+            raise unknown_key(key, base, groups)
+        return
+    if "/" in key:
+        near = " or ".join(nearest(key, list(groups)))
+        raise Mistake(
+            f"there is no group {key}" + (f"; did you mean {near}?" if near else f": it has {', '.join(base)}")
+        )
+    usual, exists = look_up(base, key)
+    if not exists:
+        raise unknown_key(key, base, groups)
+    for value in values_of(override):
+        if usual is None or (isinstance(usual, DictConfig) and usual._is_none()):
+            check_against_schema(key, value, OmegaConf.get_type(base))
+        elif isinstance(usual, DictConfig):
+            check_is_mapping(key, usual, value, groups)
+        elif not (isinstance(usual, int) and isinstance(value, float) and takes_fractions(base, key)):
+            check_type(key, usual, value)
+
+
+def check_is_mapping(key: str, usual: DictConfig, value: Any, groups: Groups) -> None:
+    if value is None or isinstance(value, dict):
+        return
+    group = key.replace(".", "/")
+    if group in groups:
+        near = nearest(str(value), groups[group])[0]
+        raise Mistake(f"`{key}` is a group of settings, chosen with a slash: {group}={near}")
+    inside = [str(name) for name in usual]
+    raise Mistake(f"`{key}` holds {', '.join(inside)}: set one of them, as in {key}.{inside[0]}=…")
+
+
+def check_against_schema(key: str, value: Any, schema: Any) -> None:
+    """There is no usual value to compare with, but the schema may name the allowed ones."""
+    if value is None or key not in getattr(schema, "__dataclass_fields__", ()):
+        return
+    node = OmegaConf.structured(schema)._get_node(key)
+    if isinstance(node, EnumNode) and str(value) not in node.enum_type.__members__:
+        allowed = " or ".join(node.enum_type.__members__)
+        raise Mistake(f"`{key}` is {allowed} (null unless set); got {value!r}")
+
+
+def check_type(key: str, usual: Any, value: Any) -> None:
+    """The value must be of the usual one's type."""
+    if value is None or key in DEVICES or (isinstance(usual, str) and "${" in usual):
+        return
+    fits, expected = fits_type(usual, value)
+    if not fits:
+        shown: Any = OmegaConf.to_container(usual) if OmegaConf.is_config(usual) else usual
+        shown = shown.name if isinstance(shown, Enum) else shown
+        raise Mistake(f"`{key}` is {expected} ({shown} unless set); got {value!r}")
+
+
+def fits_type(usual: Any, value: Any) -> tuple[bool, str]:
+    """Whether the value is of the usual one's type, and what that type is called."""
+    if isinstance(usual, Enum):
+        return str(value) in type(usual).__members__, " or ".join(type(usual).__members__)
+    if isinstance(usual, bool):
+        return isinstance(value, bool), "true or false"
+    if isinstance(usual, int):
+        return isinstance(value, (int, list)) and not isinstance(value, bool), "a whole number"
+    if isinstance(usual, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool), "a number"
+    if isinstance(usual, ListConfig):
+        return isinstance(value, list), "a list like [1,2]"
+    return True, ""
+
+
+def takes_fractions(base: DictConfig, key: str) -> bool:
+    """Whether the argument of what is configured there is a float: then a value that is usually whole may be any."""
+    parent, _, name = key.rpartition(".")
+    node, _ = look_up(base, parent) if parent else (base, True)
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        return False
+    argument = inspect.signature(get_object(node._target_)).parameters.get(name)
+    return argument is not None and "float" in str(argument.annotation)
+
+
+# ---- reading overrides and configurations ---------------------------------------------------------------------------
+def values_of(override: Override) -> list[Any]:
+    """All values that it goes through; none where a search chooses from an interval."""
     if override.is_delete():
         return []
     if not override.is_sweep_override():
@@ -107,13 +204,14 @@ def _values(override: Override) -> list[Any]:
 
 
 def first_of(override: Override) -> str:
-    """The first of what it goes through, if it goes through several."""
+    """The override with the first of its values, if it goes through several."""
     if not override.is_sweep_override():
         return str(override.input_line)
     return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
 
 
-def _look_up(base: DictConfig, key: str) -> tuple[Any, bool]:
+def look_up(base: DictConfig, key: str) -> tuple[Any, bool]:
+    """The value at `a.b.0`, and whether there is such a place."""
     node: Any = base
     for part in key.split("."):
         if isinstance(node, ListConfig) and part.isdigit():
@@ -126,73 +224,23 @@ def _look_up(base: DictConfig, key: str) -> tuple[Any, bool]:
     return node, True
 
 
-def _unknown(key: str, base: DictConfig, groups: dict[str, list[str]]) -> str:
-    known = _dotted(base) + list(groups)
-    near = _nearest(key, known) or _nearest(key.rpartition(".")[2], known)
+def unknown_key(key: str, base: DictConfig, groups: Groups) -> Mistake:
+    known = dotted_keys(base) + list(groups)
+    near = nearest(key, known) or nearest(key.rpartition(".")[2], known)
     parent, _, last = key.rpartition(".")
-    node, there = _look_up(base, parent) if parent else (base, True)
-    beside = f"\n{parent or 'the configuration'} has: {', '.join(map(str, node))}" if there and node else ""
+    node, exists = look_up(base, parent) if parent else (base, True)
+    siblings = f"\n{parent or 'the configuration'} has: {', '.join(map(str, node))}" if exists and node else ""
     same_name = [name for name in known if name.rpartition(".")[2] == last and name not in near]
-    return f"there is no `{key}`; did you mean {' or '.join([*same_name[:2], *near][:3])}?{beside}"
+    return Mistake(f"there is no `{key}`; did you mean {' or '.join([*same_name[:2], *near][:3])}?{siblings}")
 
 
-def _wrong_type(key: str, node: Any, value: Any, groups: dict[str, list[str]], schema: Any) -> str | None:
-    group = key.replace(".", "/")
-    if isinstance(node, DictConfig) and value is not None and not isinstance(value, dict):
-        if group in groups:
-            return (
-                f"`{key}` is a group of settings, chosen with a slash: {group}={_nearest(str(value), groups[group])[0]}"
-            )
-        inside = [str(name) for name in node]
-        return f"`{key}` holds {', '.join(inside)}: set one of them, as in {key}.{inside[0]}=…"
-    if node is None and key in getattr(schema, "__dataclass_fields__", ()):  # no value to compare with: ask the schema
-        node = OmegaConf.structured(schema)._get_node(key)
-        if isinstance(node, EnumNode) and value is not None and str(value) not in node.enum_type.__members__:
-            return f"`{key}` is {' or '.join(node.enum_type.__members__)} (null unless set); got {value!r}"
-        return None
-    if value is None or node is None or (isinstance(node, str) and "${" in node):
-        return None
-    fits, expected = _fits(node, value)
-    shown: Any = (
-        node.name if isinstance(node, Enum) else OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
-    )
-    return (
-        None
-        if fits or key in ("trainer.devices", "devices")
-        else f"`{key}` is {expected} ({shown} unless set); got {value!r}"
-    )
-
-
-def _takes_fractions(base: DictConfig, key: str) -> bool:
-    """Whether what is configured there says so: a number that is whole unless set may be any other."""
-    parent, _, name = key.rpartition(".")
-    node, _ = _look_up(base, parent) if parent else (base, True)
-    if not isinstance(node, DictConfig) or "_target_" not in node:
-        return False
-    argument = inspect.signature(get_object(node._target_)).parameters.get(name)
-    return argument is not None and "float" in str(argument.annotation)
-
-
-def _fits(node: Any, value: Any) -> tuple[bool, str]:
-    if isinstance(node, Enum):
-        return str(value) in type(node).__members__, " or ".join(type(node).__members__)
-    if isinstance(node, bool):
-        return isinstance(value, bool), "true or false"
-    if isinstance(node, int):
-        return isinstance(value, (int, list)) and not isinstance(value, bool), "a whole number"
-    if isinstance(node, float):
-        return isinstance(value, (int, float)) and not isinstance(value, bool), "a number"
-    if isinstance(node, ListConfig):
-        return isinstance(value, list), "a list like [1,2]"
-    return True, ""
-
-
-def _dotted(node: Any, prefix: str = "") -> list[str]:
+def dotted_keys(node: Any, prefix: str = "") -> list[str]:
+    """Every key of a configuration, as it is typed."""
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
         return [prefix[:-1]] if prefix else []
     own = [prefix[:-1]] if prefix else []
-    return own + [key for name in map(str, node) for key in _dotted(node._get_node(name), f"{prefix}{name}.")]
+    return own + [key for name in map(str, node) for key in dotted_keys(node._get_node(name), f"{prefix}{name}.")]
 
 
-def _nearest(word: str, known: Sequence[str]) -> list[str]:
-    return difflib.get_close_matches(word, known, n=2, cutoff=0.5) or list(known[:1])
+def nearest(text: str, known: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(text, known, n=2, cutoff=0.5) or list(known[:1])

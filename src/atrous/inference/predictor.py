@@ -18,8 +18,7 @@ from torch.nn import functional as F
 
 from atrous.batch import LabelSpace, check_finite, labels_of
 from atrous.config.build import build_crf, build_files, build_network, plain, precision
-from atrous.config.override import composed
-from atrous.config.place import CONF
+from atrous.config.override import composed, groups_of
 from atrous.crf import DenseCRF
 from atrous.inference.network_file import Complete, NetworkInfo
 from atrous.inference.segmenter import Segmenter, last_checkpoint, load, usable
@@ -157,7 +156,7 @@ def _own(path: Path, cfg: DictConfig, device: str) -> Segmenter:
 
 def _foreign(path: Path, cfg: DictConfig, device: str) -> Segmenter:
     """The network of an experiment, or one that differs from it in a part, with weights from elsewhere."""
-    known = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+    known = groups_of()["experiment"]
     if cfg.like not in known:
         raise ValueError(f"there is no like={cfg.like}: it is one of: {', '.join(known)}")
     if path.suffix not in FOREIGN and path.exists():

@@ -13,7 +13,8 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from atrous.config.override import check_number, words_of
+from atrous.config.folders import as_arguments, own_folder
+from atrous.config.override import check_number, to_grammar
 from atrous.machine import cores
 from atrous.sweep.board import Board
 from atrous.sweep.cell import ROOT, Cell, State, make_cells, note_begun
@@ -81,7 +82,7 @@ def check_unchanged(cells: Sequence[Cell], force: bool) -> None:
 
 def make_job(cell: Cell, cfg: DictConfig, folder: Path, devices: int) -> Job:
     state, _ = cell.state()
-    train = ["train", *cell.words] + (["resume=never"] if state is State.changed else [])
+    train = ["train", *as_arguments(), *cell.words] + (["resume=never"] if state is State.changed else [])
     steps = [] if state is State.finished else [train]
     if cfg.evaluate:
         steps.append(evaluation(cell))
@@ -94,7 +95,14 @@ def make_job(cell: Cell, cfg: DictConfig, folder: Path, devices: int) -> Job:
 def evaluation(cell: Cell) -> list[str]:
     """With the run's own CRF."""
     crf = cell.config["crf"]
-    return ["evaluate", f"run={cell.path}", *([] if crf is None else ["~crf", f"+crf={words_of(crf)}"])]
+    trust = ["trust=true"] if own_folder() else []  # its classes are the user's own, who has just trained it
+    return [
+        "evaluate",
+        *as_arguments(),
+        f"run={cell.path}",
+        *trust,
+        *([] if crf is None else ["~crf", f"+crf={to_grammar(crf)}"]),
+    ]
 
 
 def forget_probabilities(run: Path) -> None:
