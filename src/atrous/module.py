@@ -67,7 +67,8 @@ class SegmentationModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         assert self.loss is not None
         maps = self.network.supervise(batch.image)
-        return torch.stack([self.loss(logits, self.network.subsample(batch.label, logits)) for logits in maps]).sum()
+        labels = [self.network.subsample(batch.label, logits).long() for logits in maps]  # what torch's losses take
+        return torch.stack([self.loss(logits, label) for logits, label in zip(maps, labels)]).sum()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         assert self.optimizer is not None

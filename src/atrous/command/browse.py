@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
 from atrous.batch import LabelSpace, Sample
-from atrous.config.build import build_files
+from atrous.config.build import build_augment, build_files
 from atrous.config.name import choice
 from atrous.config.override import check_number
 from atrous.config.schema import Browse, Split
@@ -56,8 +55,8 @@ def browse(cfg: Browse) -> Path:
 
 # ---- which pictures -------------------------------------------------------------------------------------------------
 def draw_samples(cfg: Browse, split: Sequence[Sample], max_bad: int) -> list[Sample]:
-    """Return the first draws of the training stream of a run with this seed."""
-    dataset = AugmentedPictures(split, instantiate(cfg.augment, _convert_="all"), max_bad)
+    """The first draws of the training stream of a run with this seed."""
+    dataset = AugmentedPictures(split, build_augment(cfg.augment), max_bad)
     return [dataset[key] for key in Stream(len(split), cfg.seed, stop=cfg.count)]
 
 

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from atrous.config.build import build_dataset
 from atrous.console import bar, duration
 from atrous.data.files import Files
 from atrous.data.prepare import Archives, NoArchive, Step, preparing
@@ -20,7 +20,7 @@ log = logging.getLogger("atrous")
 def prepare(cfg: DictConfig) -> None:
     if cfg.root is not None and "root" in cfg.data:
         cfg.data.root = cfg.root
-    dataset: Any = instantiate(cfg.data, _convert_="all")
+    dataset: Any = build_dataset(cfg.data)
     steps: list[Step] = dataset.steps() if isinstance(dataset, Files) else []
     if not steps:
         reason = dataset.source if isinstance(dataset, Files) else "its pictures are drawn on the fly"

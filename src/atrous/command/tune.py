@@ -9,10 +9,10 @@ from pathlib import Path
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.table import Table
 
+from atrous.config.build import build_search
 from atrous.config.name import choice
 from atrous.config.override import check_number
 from atrous.console import bar, text
@@ -34,7 +34,7 @@ def tune(cfg: DictConfig) -> Path:
     """Write crf.yaml, search.csv and search.png; return the folder."""
     if cfg.crf is not None:
         raise ValueError("`crf` is what is looked for: search=… says where, crf=… belongs to atrous evaluate")
-    grid: Grid = instantiate(cfg.search, _convert_="all")
+    grid: Grid = build_search(cfg.search)
     check_number("pictures", cfg.pictures, 1)
     check_number("seed", cfg.seed, 0)
     for point in grid.coarse():  # an impossible setting is refused before any work

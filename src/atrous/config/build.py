@@ -1,4 +1,4 @@
-"""What more than a run is made of: network, dataset and CRF, as a configuration means them. Nothing needs Lightning."""
+"""Build the objects that a configuration means, for runs and for other verbs. Nothing here needs Lightning."""
 
 from __future__ import annotations
 
@@ -10,20 +10,33 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from atrous.batch import Sample
 from atrous.config.schema import Model
 
 
 def build_network(model: Model, num_classes: int) -> nn.Module:
-    """Backbone -> head -> network -> the pyramid around it -> the CRF around that, if any; each is told what it must
-    fit."""
+    """Backbone -> head -> network -> the pyramid around it -> the CRF around that, if any; each learns from the one
+    before what it must fit."""
+    from atrous.model.backbone import Backbone
+    from atrous.model.head import Head
     from atrous.model.network import Network
 
     backbone = instantiate(model.backbone, _convert_="all")
+    check_kind("model/backbone", backbone, Backbone)
     late = {"in_channels": backbone.out_channels, "fc_channels": backbone.fc_channels, "num_classes": num_classes}
-    network: nn.Module = Network(backbone, instantiate(model.head, **late, _convert_="all"))
+    head = instantiate(model.head, **late, _convert_="all")
+    check_kind("model/head", head, Head)
+    network: nn.Module = Network(backbone, head)
     for around in (model.multiscale, model.crf):
         network = network if around is None else instantiate(around, network=network, _convert_="all")
     return network
+
+
+def check_kind(group: str, built: Any, contract: type) -> None:
+    """Refuse what lacks the contract of its group, before something misses a part of it."""
+    if not isinstance(built, contract):
+        where = f"{contract.__module__}.{contract.__name__}"
+        raise ValueError(f"`{group}` must be a {where}, which says what it must have (got a {type(built).__name__})")
 
 
 def plain(node: Any) -> Any:
@@ -31,9 +44,28 @@ def plain(node: Any) -> Any:
     return None if node is None else OmegaConf.to_container(node, resolve=True)
 
 
+def build_dataset(data: Mapping[str, Any]) -> Any:
+    """The dataset as a run reads it, from its decoded copy where there is one."""
+    return instantiate(data, _convert_="all")
+
+
 def build_files(data: Mapping[str, Any]) -> Any:
-    """The dataset as its own files have it, for whom few of them or each just once is read: no decoded copy is made."""
+    """The dataset as its own files have it, for who reads few of them or each just once: no decoded copy is made."""
     return instantiate(data, **({"cache": None} if "cache" in data else {}), _convert_="all")
+
+
+def build_augment(augment: Mapping[str, Any] | None) -> Callable[[Sample, int], Sample] | None:
+    return None if augment is None else instantiate(augment, _convert_="all")
+
+
+def build_search(search: Mapping[str, Any]) -> Any:
+    """The grid in which `atrous tune` looks for a CRF's values."""
+    return instantiate(search, _convert_="all")
+
+
+def build_each(nodes: Mapping[str, Any] | None) -> list[Any]:
+    """The callbacks, or the loggers: each part that is not null."""
+    return [instantiate(node, _convert_="all") for node in (nodes or {}).values() if node is not None]
 
 
 def build_crf(crf: Mapping[str, Any] | None) -> Callable[[Tensor, Tensor], Tensor] | None:
@@ -44,7 +76,7 @@ def build_crf(crf: Mapping[str, Any] | None) -> Callable[[Tensor, Tensor], Tenso
 
 
 def precision(trainer: Mapping[str, Any]) -> str:
-    """`auto` is bf16 where the device multiplies in it: 2 to 3 times faster, the weights stay in float32."""
+    """Resolve `auto`: bf16 where the device multiplies in it, 2 to 3 times faster; the weights stay in float32."""
     if trainer["precision"] != "auto":
         return trainer["precision"]
     if trainer["accelerator"] != "cpu" and torch.cuda.is_available():

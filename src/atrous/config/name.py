@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hydra.core.hydra_config import HydraConfig
 
-from atrous.config.schema import BESIDE_THE_POINT, SWEEP_ONLY, WHERE
+from atrous.config.schema import IRRELEVANT, IRRELEVANT_IN, SWEEP_ONLY
 
 
 def run_name() -> str:
@@ -24,7 +24,7 @@ def name_of(experiment: str | None, overrides: Sequence[str]) -> str:
 
 def folder_name(overrides: Sequence[str], aside: Sequence[str] = ()) -> str:
     """Join the overrides that change what is computed to the name of a folder. `aside`: keys to leave out."""
-    out = {*BESIDE_THE_POINT, *SWEEP_ONLY, *aside, "seed", *(f"data.{key}" for key in WHERE["data"])}
+    out = {*IRRELEVANT, *SWEEP_ONLY, *aside, "seed", *(f"data.{key}" for key in IRRELEVANT_IN["data"])}
     files = {o.split("=")[0][1:]: o for o in overrides if o.startswith("+") and "={" in o}  # from `read_choices`
     typed = [o.removesuffix("=null") if o.startswith("~") else o for o in overrides]  # Hydra's sweeper: `~crf=null`
     shown = [o for o in typed if o not in files.values() and o[1:].replace("/", ".") not in files]

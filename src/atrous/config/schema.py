@@ -1,4 +1,4 @@
-"""The root of a run's configuration. What lies in a group is declared by the constructor that its `_target_` names."""
+"""The schema of a configuration's root. A group's schema is the constructor that its `_target_` names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Split(Enum):
 
 @dataclass
 class Paper:
-    """What a publication reports for this row, and what differs there."""
+    """A publication's numbers for this row, and in what its setting differs."""
 
     table: str = MISSING
     row: str = MISSING
@@ -79,7 +79,7 @@ class Config:
 
 @dataclass
 class Table:
-    """What a sweep asks, and what others report for it, who have no run here."""
+    """A sweep's question, and the numbers of others who have no run here."""
 
     title: str = MISSING
     measure: str = "mean IoU"
@@ -88,12 +88,12 @@ class Table:
 
 @dataclass
 class Sweep(Config):
-    """A run's configuration, of which a sweep makes many, and what is done with all of them."""
+    """A run's configuration, of which a sweep makes many, and the settings of the sweep."""
 
     table: Table | None = None
     evaluate: bool = True  # each finished run also by trimaps, boundaries and pictures, as `atrous evaluate` does
     dry_run: bool = False  # say what would run, for how long, and on how much disk; start nothing
-    force: bool = False  # train anew what was trained with another configuration, instead of refusing
+    force: bool = False  # train again what was trained with another configuration, instead of refusing
     keep: bool = False  # copy the table's numbers into the repository, and into the README's block of this command
 
 
@@ -106,9 +106,9 @@ class Browse(Config):
     out: str | None = None  # a folder for sheet.png and index.html; null: runs/browse/<experiment>
 
 
-# What says where a run runs and how it is watched, not what it computes: it may change while the run goes on.
-BESIDE_THE_POINT = ("name", "run_dir", "resume", "logger", "callback", "workers", "paper", "checkpoint_every")
-WHERE = {  # and so may these of a group
+# Where a run runs and how it is watched changes nothing of what it computes, and may change while the run goes on.
+IRRELEVANT = ("name", "run_dir", "resume", "logger", "callback", "workers", "paper", "checkpoint_every")
+IRRELEVANT_IN = {  # so may these values of a group
     "trainer": ("accelerator", "devices", "num_nodes", "strategy"),  # with device_batch; the total stays
     "data": ("cache", "max_bad"),
 }
@@ -122,5 +122,5 @@ def _only_new(node: Any) -> Any:
 SCHEMAS = {"schema": Config, "browse_schema": _only_new(Browse), "sweep_schema": _only_new(Sweep)}
 """The names by which conf/ includes them."""
 
-# What belongs to a sweep and to none of its runs.
+# Settings of a sweep that none of its runs has.
 SWEEP_ONLY = (*(Sweep.__dataclass_fields__.keys() - Config.__dataclass_fields__.keys()), "sweeps")

@@ -1,4 +1,4 @@
-"""The folder of a run is its state: what was asked, on what it ran, how far it came, what it found."""
+"""The folder of a run is its state: its configuration, its environment, its checkpoints, its result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import IO, Any
 from lightning_utilities.core.rank_zero import rank_zero_only  # Lightning's own, without Lightning
 from omegaconf import OmegaConf
 
-from atrous.config.schema import BESIDE_THE_POINT, WHERE
+from atrous.config.schema import IRRELEVANT, IRRELEVANT_IN
 from atrous.digest import describe_differences, digest
 from atrous.disk import write_whole
 
@@ -32,7 +32,7 @@ class RunFolder:
         self.path, self.config = path, config
         self.identity = identity(config)
         self.digest = digest(self.identity)
-        self.anew = config["resume"] == "never"
+        self.restarts = config["resume"] == "never"
 
     @property
     def last(self) -> Path:
@@ -40,12 +40,12 @@ class RunFolder:
 
     @property
     def resume_from(self) -> Path | None:
-        """The checkpoint from which the run goes on."""
-        return self.last if self.last.exists() and not self.anew else None
+        """The checkpoint from which the run goes on, if there is one."""
+        return self.last if self.last.exists() and not self.restarts else None
 
     def finished(self) -> dict[str, Any] | None:
-        """What was found, if this very configuration has come to its end here before."""
-        if self.anew or not (self.path / "result.json").exists():
+        """The result, if this very configuration has come to its end here before."""
+        if self.restarts or not (self.path / "result.json").exists():
             return None
         result = self.result()
         return result if result["config_hash"] == self.digest else None
@@ -54,25 +54,25 @@ class RunFolder:
         return json.loads((self.path / "result.json").read_text())
 
     def changed(self) -> str:
-        """In what the run that the folder holds differs from this one, in words; empty where it does not."""
-        if self.anew or not (self.path / "config.yaml").exists():
+        """Say in what the run that the folder holds differs from this one; empty where it does not."""
+        if self.restarts or not (self.path / "config.yaml").exists():
             return ""
-        there: Any = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
-        return describe_differences(identity(there), self.identity)
+        old: Any = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
+        return describe_differences(identity(old), self.identity)
 
     @rank_zero_only
     def check_resumable(self) -> None:
-        """Refuses a folder that holds the run of another configuration."""
-        if told := self.changed():
+        """Refuse a folder that holds the run of another configuration."""
+        if difference := self.changed():
             raise ValueError(
-                f"{self.path} holds a run of another configuration ({told}): "
-                "resume=never trains anew in its place, run_dir=… keeps both"
+                f"{self.path} holds a run of another configuration ({difference}): "
+                "resume=never trains this one in its place, run_dir=… keeps both"
             )
 
     @rank_zero_only
-    def leave_wandb(self) -> None:
-        """Before the loggers are made: a run that begins anew is another one in W&B."""
-        if self.anew:
+    def forget_wandb(self) -> None:
+        """Before the loggers are made: a run that is restarted is another one in W&B."""
+        if self.restarts:
             (self.path / "wandb_id").unlink(missing_ok=True)
 
     def running(self) -> bool:
@@ -81,20 +81,21 @@ class RunFolder:
         if not path.exists():
             return False
         with open(path, "r+") as lock:
-            return not alone(lock)
+            return not try_lock(lock)
 
     def failure(self) -> str | None:
-        """Why the last attempt failed, if it did."""
+        """The error with which the last attempt ended, if it failed."""
         path = self.path / "failure.json"
         return json.loads(path.read_text())["error"] if path.exists() else None
 
     def note_failure(self, error: str) -> None:
-        """By the first process of a run, or by whoever started it."""
+        """Keep the error; called by the first process of a run, or by whoever started it."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_whole(self.path / "failure.json", json.dumps({"error": error, "time": time.time()}).encode())
 
     @rank_zero_only
     def open(self) -> None:
+        """Make the folder this process's own, and write down what is about to run."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_whole(self.path / ".writable", b"")
@@ -104,9 +105,9 @@ class RunFolder:
                 f"the run folder {self.path} cannot be made ({error.strerror}): run_dir=… takes another"
             ) from None
         self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 (held as long as the process lives)
-        if not alone(self._lock):
+        if not try_lock(self._lock):
             raise ValueError(f"another process trains the run in {self.path}: wait for it, or run_dir=… takes another")
-        if self.anew:
+        if self.restarts:
             for name in ("checkpoint", "pictures", "wandb", "tensorboard"):
                 shutil.rmtree(self.path / name, ignore_errors=True)
             for name in ("metrics.csv", "result.json"):
@@ -121,7 +122,7 @@ class RunFolder:
 
     @rank_zero_only
     def close(self) -> None:
-        """Another process may train the run now."""
+        """Let another process train the run."""
         self._lock.close()
 
     def _open_log(self) -> None:
@@ -133,10 +134,10 @@ class RunFolder:
         logging.getLogger("lightning.pytorch").addHandler(file)
 
 
-def alone(lock: IO[str]) -> bool:
-    """Takes the lock, unless another process has it. What is forked off does not inherit it, and it goes with the
-    process, however that ends."""
-    import fcntl
+def try_lock(lock: IO[str]) -> bool:
+    """Take the lock, unless another process has it. A forked process does not inherit it, and it goes with the process,
+    however that ends."""
+    import fcntl  # Unix only, and only who trains or watches needs it
 
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,17 +147,17 @@ def alone(lock: IO[str]) -> bool:
 
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """What makes two runs the same run."""
-    aside = (*BESIDE_THE_POINT, "device_batch")
+    """The part of a configuration that makes two runs the same run."""
+    aside = (*IRRELEVANT, "device_batch")
     kept = {key: node for key, node in config.items() if key not in aside}
-    for group in kept.keys() & WHERE.keys():
-        kept[group] = {key: value for key, value in kept[group].items() if key not in WHERE[group]}
+    for group in kept.keys() & IRRELEVANT_IN.keys():
+        kept[group] = {key: value for key, value in kept[group].items() if key not in IRRELEVANT_IN[group]}
     return kept
 
 
 def environment() -> tuple[dict[str, Any], str]:
-    """What the run ran on and from what, enough to repeat it; and the uncommitted changes."""
-    import torch
+    """The code, machine and packages of a run, enough to repeat it; and the uncommitted changes."""
+    import torch  # for weight: a sweep asks for folders before it needs torch
 
     here = Path(__file__).parent
 
@@ -184,5 +185,5 @@ def environment() -> tuple[dict[str, Any], str]:
 @cache
 def packages() -> dict[str, str]:
     """The version of everything that is installed, by name."""
-    every = [each.metadata for each in metadata.distributions()]  # each `metadata` reads and parses a file
-    return {each["Name"]: each["Version"] for each in sorted(every, key=lambda each: each["Name"].lower())}
+    known = [package.metadata for package in metadata.distributions()]  # each `metadata` reads and parses a file
+    return {package["Name"]: package["Version"] for package in sorted(known, key=lambda meta: meta["Name"].lower())}

@@ -1,4 +1,4 @@
-"""A run: configuration -> objects -> trainer -> result."""
+"""`atrous train`: one run, from its configuration by way of objects and a trainer to its result."""
 
 from __future__ import annotations
 
@@ -20,32 +20,35 @@ from atrous.callback.guard import FiniteLoss, RanksAgree
 from atrous.callback.preflight import preflight
 from atrous.callback.print_result import print_result
 from atrous.callback.result import Result
-from atrous.config.build import build_crf, build_network, precision
+from atrous.config.build import build_augment, build_crf, build_dataset, build_each, build_network, precision
 from atrous.config.schema import Config, TrainOnly
 from atrous.datamodule import SegmentationDataModule
 from atrous.inference.network_file import NetworkInfo
 from atrous.logger import close
+from atrous.model.crf import RecurrentCRF
+from atrous.model.multiscale import MultiScaleFeatures
 from atrous.module import SegmentationModule
-from atrous.run.check import check_choices, check_devices, check_processes, check_run
+from atrous.run.check import check_choices, check_devices, check_loss, check_processes, check_run, check_trainer
 from atrous.run.folder import RunFolder
 
 log = logging.getLogger("atrous")
 
 
 def train(cfg: Config) -> dict[str, Any] | None:
-    """Trains, or goes on training, the run that `cfg` describes, scores it, and leaves result.json in its folder."""
+    """Train, or go on training, the run that `cfg` describes, score it, and leave result.json in its folder."""
     check_choices(cfg)
+    check_trainer(cfg.trainer)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)  # type: ignore[assignment]
     folder = RunFolder(Path(cfg.run_dir), config)
     finished = folder.finished()
     if finished is not None:
-        log.info("this run is complete (resume=never trains it anew); what it found:\n")
+        log.info("this run is complete (resume=never trains it again); its result:\n")
         print_result(finished, folder.path)
         return finished
     folder.check_resumable()
     _quiet_libraries()
 
-    pictures = instantiate(cfg.data, _convert_="all")
+    pictures = build_dataset(cfg.data)
     torch.manual_seed(cfg.seed)
     network = build_network(cfg.model, len(pictures.labels)).to(memory_format=torch.channels_last)
     if cfg.weights is not None and not folder.resume_from:
@@ -53,12 +56,13 @@ def train(cfg: Config) -> dict[str, Any] | None:
     if cfg.train_only is not None:
         train_only(cfg.train_only, network)
     module = build_module(cfg, network, pictures.labels, config)
-    folder.leave_wandb()
+    folder.forget_wandb()
     trainer = build_trainer(cfg, config, folder)
     check_processes(trainer.world_size)
     preflight(trainer)
     data = build_data(cfg, pictures, trainer)
     check_run(network, pictures, data)
+    check_loss(module.loss, len(pictures.labels))
 
     folder.open()
     log.info(opening(cfg, module, data, trainer))
@@ -66,6 +70,14 @@ def train(cfg: Config) -> dict[str, Any] | None:
         log.info(f"going on from {folder.resume_from}")
     for logger in trainer.loggers:
         logger.log_hyperparams(config)
+    return fit_and_test(trainer, module, data, folder)
+
+
+def fit_and_test(
+    trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, folder: RunFolder
+) -> dict[str, Any] | None:
+    """Return the result in the first process, None in the others. However it ends, the folder is left to be taken up
+    again."""
     done = False
     try:
         trainer.fit(module, datamodule=data, ckpt_path=folder.resume_from, weights_only=True)
@@ -83,34 +95,32 @@ def train(cfg: Config) -> dict[str, Any] | None:
 
 # ---- configuration -> objects -------------------------------------------------------------------------------------
 def load_weights(cfg: Config, network: Any, labels: LabelSpace) -> None:
+    # For weight: reading other people's files is of no use to most runs.
     from atrous.model.weights import load
 
     assert cfg.weights is not None
     if cfg.weights == "imagenet":
-        log.info("weights=imagenet: torchvision's, downloaded where they are not in its cache yet")
+        log.info("weights=imagenet: torchvision's, downloaded unless they are in its cache")
     log.info(load(network, cfg.weights, names=labels.names, seed=cfg.seed))
 
 
 def train_only(part: TrainOnly, network: Any) -> None:
-    """Freezes all parameters but those of a part."""
-    from atrous.model.crf import RecurrentCRF
-    from atrous.model.multiscale import MultiScaleFeatures
-
+    """Freeze all parameters but those of a part."""
     network.requires_grad_(False)
     if part is TrainOnly.classifier:
         nn.ModuleList(network.classifiers()).requires_grad_(True)
         return
-    kind, told = {
+    kind, description = {
         TrainOnly.msc: (MultiScaleFeatures, "the side branches of model/multiscale=features"),
         TrainOnly.crf: (RecurrentCRF, "the CRF of model/crf=recurrent"),
     }[part]
-    found: Any = next((module for module in network.modules() if isinstance(module, kind)), None)
-    if found is None:
-        raise ValueError(f"`train_only={part.name}` trains {told}: choose that too")
-    for parameter in found.new_parameters():
+    wrapper: Any = next((module for module in network.modules() if isinstance(module, kind)), None)
+    if wrapper is None:
+        raise ValueError(f"`train_only={part.name}` trains {description}: choose that too")
+    for parameter in wrapper.new_parameters():
         parameter.requires_grad_(True)
     if part is TrainOnly.crf:
-        found.network.eval()  # as it was tested: without dropout, with the statistics of its own training
+        wrapper.network.eval()  # as it was tested: without dropout, with the statistics of its own training
 
 
 def build_module(cfg: Config, network: nn.Module, labels: LabelSpace, config: dict[str, Any]) -> SegmentationModule:
@@ -128,19 +138,20 @@ def build_module(cfg: Config, network: nn.Module, labels: LabelSpace, config: di
 
 
 def build_trainer(cfg: Config, config: dict[str, Any], folder: RunFolder) -> L.Trainer:
+    """`check_trainer` refuses those of its arguments that are set here."""
     check_devices(cfg.trainer)
-    ours = [
+    callbacks = [
         RanksAgree(folder.identity),
         FiniteLoss(),
-        *(instantiate(node, _convert_="all") for node in (cfg.callback or {}).values() if node is not None),
+        *build_each(cfg.callback),
         Checkpoint(folder.path / "checkpoint", cfg.checkpoint_every),
         Result(config, folder.digest),
     ]
     make = instantiate(cfg.trainer, precision=precision(cfg.trainer), _partial_=True, _convert_="all")
     return make(
         default_root_dir=folder.path,
-        logger=[instantiate(node, _convert_="all") for node in (cfg.logger or {}).values() if node is not None],
-        callbacks=ours,
+        logger=build_each(cfg.logger),
+        callbacks=callbacks,
         plugins=[WholeFiles()],
         max_epochs=1,  # one pass over one stream of iterations
         check_val_every_n_epoch=None,
@@ -154,7 +165,7 @@ def build_trainer(cfg: Config, config: dict[str, Any], folder: RunFolder) -> L.T
 
 
 def build_data(cfg: Config, pictures: Any, trainer: L.Trainer) -> SegmentationDataModule:
-    """total batch = devices x device batch x accumulation: the last two follow from the first."""
+    """Divide the total batch: total_batch = devices x device_batch x accumulation."""
     total, world, device_batch = cfg.total_batch, trainer.world_size, cfg.device_batch
     if device_batch is None:
         if total % world:
@@ -169,7 +180,7 @@ def build_data(cfg: Config, pictures: Any, trainer: L.Trainer) -> SegmentationDa
     trainer.val_check_interval = cfg.trainer.val_check_interval * trainer.accumulate_grad_batches  # counts batches
     return SegmentationDataModule(
         pictures,
-        instantiate(cfg.augment, _convert_="all"),
+        build_augment(cfg.augment),
         device_batch=device_batch,
         total_batch=total,
         seed=cfg.seed,
@@ -178,8 +189,9 @@ def build_data(cfg: Config, pictures: Any, trainer: L.Trainer) -> SegmentationDa
     )
 
 
-# ---- telling ------------------------------------------------------------------------------------------------------
+# ---- messages -----------------------------------------------------------------------------------------------------
 def opening(cfg: Config, module: L.LightningModule, data: SegmentationDataModule, trainer: L.Trainer) -> str:
+    """What is about to be trained, on what, and where: three lines."""
     millions = sum(p.numel() for p in module.parameters()) / 1e6
     device = torch.cuda.get_device_name() if trainer.accelerator.__class__.__name__ == "CUDAAccelerator" else "cpu"
     reason = "the device computes in bf16" if trainer.precision == "bf16-mixed" else "the device has no bf16"
@@ -197,15 +209,15 @@ def opening(cfg: Config, module: L.LightningModule, data: SegmentationDataModule
 
 
 def _quiet_libraries() -> None:
-    """What Lightning says that is meant here, or said better elsewhere."""
+    """Silence warnings of Lightning about what is meant here, or said better elsewhere."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    meant = (
+    intended = (
         ".*does not have many workers.*",
         ".*dataloader is not resumable.*",
         ".*LeafSpec.*",
         ".*in eval mode.*",
         ".*`srun` command is available.*",  # on a cluster's login node, or a workstation that can submit
     )
-    for message in meant:
+    for message in intended:
         warnings.filterwarnings("ignore", message)
