@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from atrous.batch import IGNORE
+from atrous.config.error import message_of
 from atrous.config.schema import Config
 
 if TYPE_CHECKING:  # a sweep checks its launcher without Lightning
@@ -146,7 +147,9 @@ def check_loss(loss: Any, num_classes: int) -> None:
     label = torch.tensor([[[0, num_classes - 1], [0, IGNORE]]])
     try:
         value = loss(logits, label)
-    except (IndexError, RuntimeError, TypeError) as error:
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        if message_of(error) is not None:
+            raise
         raise ValueError(
             f"`loss` can't be called with logits (B, {num_classes}, h, w) and labels (B, h, w) in int64, {IGNORE} "
             f"where there is none (of torch's own losses: loss.ignore_index={IGNORE}): {str(error).splitlines()[0]}"
