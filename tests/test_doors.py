@@ -84,10 +84,10 @@ def test_it_trains_with_the_parts_of_the_page(study):
 
 
 def test_the_same_command_finds_the_run_and_resumes_it(study, capsys):
-    words = [*OWN, "experiment=dots", "seed=3"]
-    assert main(["train", *words, "+callback.signal={_target_:running.Signal,at:6,name:SIGTERM}"]) == 143
+    overrides = [*OWN, "experiment=dots", "seed=3"]
+    assert main(["train", *overrides, "+callback.signal={_target_:running.Signal,at:6,name:SIGTERM}"]) == 143
     assert "going on from" not in capsys.readouterr().out
-    assert main(["train", *words]) == 0
+    assert main(["train", *overrides]) == 0
     assert "going on from runs/dots/default/seed3/checkpoint/last.ckpt" in capsys.readouterr().out
     assert result_of("runs/dots/default/seed3")["protocol"]["iteration"] == 40
     assert main(["train", f"--config-dir={study / 'conf'}", "experiment=dots"]) == 0
@@ -96,7 +96,7 @@ def test_the_same_command_finds_the_run_and_resumes_it(study, capsys):
 
 def test_it_is_the_loss_of_the_page(study):
     with config_dir("conf"):
-        from mine.loss import Focal  # type: ignore[import-not-found]
+        from mine.loss import Focal
     logits = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     label = torch.zeros(2, 4, 4, dtype=torch.int64)
     label[0, 0] = 255
@@ -174,8 +174,8 @@ def test_describe_leaves_out_a_receptive_field_that_is_not_stated(study, capsys)
 
 # ---- weights --------------------------------------------------------------------------------------------------------
 def test_weights_of_ones_own_network_come_back_in(study, capsys):
-    words = [*OWN, "experiment=dots", f"weights={RUN}", "trainer.max_steps=1", "optim.lr=0.0", "run_dir=runs/again"]
-    assert main(["train", *words]) == 0
+    overrides = [*OWN, "experiment=dots", f"weights={RUN}", "trainer.max_steps=1", "optim.lr=0.0", "run_dir=runs/again"]
+    assert main(["train", *overrides]) == 0
     assert "100% of the backbone" in capsys.readouterr().out
     with config_dir("conf"):
         one, other = (package.load(run, trust=True) for run in (RUN, "runs/again"))
@@ -232,8 +232,14 @@ def test_a_sweep_of_ones_own_runs_in_processes_that_know_the_folder(study, capsy
 
 def test_the_other_ranks_of_a_run_know_the_folder(study):
     """Lightning starts them with the command line of the first: that takes processes of their own."""
-    words = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.max_steps=2", "run_dir=runs/two"]
-    done = atrous("train", *OWN, "experiment=dots", *words, cwd=study)
+    overrides = [
+        "trainer=ddp",
+        "trainer.devices=2",
+        "trainer.accelerator=cpu",
+        "trainer.max_steps=2",
+        "run_dir=runs/two",
+    ]
+    done = atrous("train", *OWN, "experiment=dots", *overrides, cwd=study)
     assert done.returncode == 0, done.stderr
     assert result_of("runs/two")["devices"] == 2
 
@@ -241,9 +247,9 @@ def test_the_other_ranks_of_a_run_know_the_folder(study):
 # ---- files as choices -----------------------------------------------------------------------------------------------
 def test_a_file_of_callbacks_or_loggers_is_a_choice_without_a_folder(study, monkeypatch):
     monkeypatch.syspath_prepend(study)
-    words = ["callback=conf/callback/norm.yaml", "logger=conf/logger/lines.yaml", "experiment=shapes", "crf=null"]
-    words += ["data.size=33", "data.val_pictures=2", "model.backbone.width=8", "trainer.max_steps=1", "workers=0"]
-    assert main(["train", *words, "run_dir=runs/shapes"]) == 0
+    overrides = ["callback=conf/callback/norm.yaml", "logger=conf/logger/lines.yaml", "experiment=shapes", "crf=null"]
+    overrides += ["data.size=33", "data.val_pictures=2", "model.backbone.width=8", "trainer.max_steps=1", "workers=0"]
+    assert main(["train", *overrides, "run_dir=runs/shapes"]) == 0
     logged = [json.loads(line) for line in Path("runs/shapes/lines.jsonl").read_text().splitlines()]
     assert any("gradient_norm" in line for line in logged)
 

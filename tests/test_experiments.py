@@ -100,22 +100,27 @@ def test_any_other_backbone_may_be_chosen(name, backbone):
 @pytest.mark.parametrize(("head", "backbone"), list(zip(HEADS, cycle(BACKBONES))))
 def test_every_head_and_every_backbone_train(backbone, head, tmp_path):
     hidden = ["model.head.hidden=16"] if head.startswith("fc6") else []
-    words = [f"model/backbone={backbone}", f"model.backbone.width={BACKBONES[backbone]}", f"model/head={head}", *hidden]
-    result = run(tmp_path, *words, "trainer.max_steps=1", "trainer.val_check_interval=1", "data.val_pictures=2")
+    overrides = [
+        f"model/backbone={backbone}",
+        f"model.backbone.width={BACKBONES[backbone]}",
+        f"model/head={head}",
+        *hidden,
+    ]
+    result = run(tmp_path, *overrides, "trainer.max_steps=1", "trainer.val_check_interval=1", "data.val_pictures=2")
     assert result["protocol"]["iteration"] == 1
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ["model/multiscale=features", "model/backbone=vgg16"],
         ["model/multiscale=inputs", "model/backbone=resnet50"],
         ["model/multiscale=inputs", "model/backbone=vgg16", "model.multiscale.fuse=picture"],
     ],
 )
-def test_the_pyramids_train(words, tmp_path):
+def test_the_pyramids_train(overrides, tmp_path):
     few = ["model.backbone.width=4", "trainer.max_steps=1", "trainer.val_check_interval=1", "data.val_pictures=2"]
-    assert run(tmp_path, *words, *few)["protocol"]["iteration"] == 1
+    assert run(tmp_path, *overrides, *few)["protocol"]["iteration"] == 1
 
 
 @pytest.mark.parametrize("name", sorted(ARCHIVES))
@@ -126,5 +131,5 @@ def test_every_dataset_is_prepared_checked_and_browsed_by_command(name, tmp_path
     assert main(["prepare", f"data={name}", root, "archives=archives", "checksum=false"]) == 0
     assert main(["check-data", f"data={name}", root, "subset=true"]) == 0
     assert "no problems" in capsys.readouterr().out
-    assert main(["browse", f"experiment={name}", root, "count=3", "augment.crop=33", "out=seen"]) == 0
-    assert (tmp_path / "seen/index.html").stat().st_size > 5000
+    assert main(["browse", f"experiment={name}", root, "count=3", "augment.crop=33", "out=shown"]) == 0
+    assert (tmp_path / "shown/index.html").stat().st_size > 5000

@@ -1,4 +1,4 @@
-"""What `import atrous` offers."""
+"""The names that `import atrous` offers: network and load."""
 
 import os
 import pickle
@@ -20,7 +20,7 @@ from atrous.config.build import build_network
 from atrous.crf import DenseCRF
 from atrous.inference.segmenter import Segmenter
 
-MODEL = [word for word in MINIATURE if word.startswith(("experiment", "model"))]
+MODEL = [text for text in MINIATURE if text.startswith(("experiment", "model"))]
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,13 @@ def test_network_gives_logits_at_stride_8_for_any_picture():
 
 
 def test_network_is_what_the_command_line_builds():
-    words = [*MODEL, "model/head=aspp_l", "model/multiscale=inputs"]
+    overrides = [*MODEL, "model/head=aspp_l", "model/multiscale=inputs"]
     torch.manual_seed(0)
-    expected = build_network(configure(*words).model, 3).state_dict()
+    expected = build_network(configure(*overrides).model, 3).state_dict()
     torch.manual_seed(0)
-    found = atrous.network(*words, num_classes=3).state_dict()
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    state = atrous.network(*overrides, num_classes=3).state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
 def test_the_default_is_21_classes_and_largefov_has_20_505_429_parameters():
@@ -76,10 +76,10 @@ def test_segment_is_the_largest_score_at_the_pictures_own_size(folder, image):
     picture = torch.from_numpy(image).permute(2, 0, 1)[None]
     with torch.inference_mode():
         probs = network.zoom(network(picture), (37, 50)).softmax(1)[0].numpy()
-    found = atrous.load(folder)
-    assert found.segment(image).dtype == np.uint8
-    assert (found.segment(image) == probs.argmax(0)).all()
-    np.testing.assert_allclose(found.probs(image), probs, atol=1e-5)
+    segmenter = atrous.load(folder)
+    assert segmenter.segment(image).dtype == np.uint8
+    assert (segmenter.segment(image) == probs.argmax(0)).all()
+    np.testing.assert_allclose(segmenter.probs(image), probs, atol=1e-5)
 
 
 def test_the_weights_of_the_best_validation_work_too(folder, image):
@@ -145,7 +145,7 @@ def written(path, content):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("weights.ckpt", {"state_dict": {"conv.weight": torch.zeros(1)}}, "was not saved by atrous"),
         ("weights.ckpt", [1, 2], "holds no tensors by name but a list"),
@@ -156,9 +156,9 @@ def written(path, content):
         ("picture.jpg", b"", "is none of what can be loaded: a run folder, a checkpoint"),
     ],
 )
-def test_a_foreign_file_is_refused_in_one_message(name, content, told, tmp_path, monkeypatch):
+def test_a_foreign_file_is_refused_in_one_message(name, content, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=told) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         atrous.load(written(tmp_path / name, content))
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "evil").exists()

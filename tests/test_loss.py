@@ -58,7 +58,7 @@ def test_a_class_weight_for_each_class_is_needed(case):
     with pytest.raises(ValueError, match="needs 5 numbers"):
         CrossEntropy([1.0, 2.0])(*case)
     for wrong in (-2.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="must not be negative"):
+        with pytest.raises(ValueError, match="must be finite numbers, 0 or more"):
             CrossEntropy([1.0, wrong])
 
 
@@ -71,7 +71,7 @@ def test_weights_from_a_file_are_those_numbers_in_its_order(case, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (None, "can't be read (No such file or directory)"),
         ("{", "is no YAML"),
@@ -84,14 +84,14 @@ def test_weights_from_a_file_are_those_numbers_in_its_order(case, tmp_path):
         ("a: many\n", "(got a: 'many')"),
     ],
 )
-def test_a_file_that_holds_no_weights_is_refused_by_its_path_with_the_remedy(text, told, tmp_path):
+def test_a_file_that_holds_no_weights_is_refused_by_its_path_with_the_remedy(text, message, tmp_path):
     path = tmp_path / "weights.yaml"
     if text is not None:
         path.write_text(text)
     with pytest.raises(ValueError, match="class_weights") as caught:
         CrossEntropy(str(path))
     assert str(path) in str(caught.value)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "atrous check-data" in str(caught.value)
 
 

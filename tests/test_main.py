@@ -18,28 +18,30 @@ def test_help_lists_the_verbs_without_importing_torch(capsys):
         assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("words", [["--help"], ["experiment=shapes", "--help"], ["experiment=shapes", "--cfg", "job"]])
-def test_help_and_the_configuration_of_a_verb_need_no_torch(words):
-    code = f"import sys; from atrous.__main__ import main; main(['train', *{words}])"
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["experiment=shapes", "--help"], ["experiment=shapes", "--cfg", "job"]]
+)
+def test_help_and_the_configuration_of_a_verb_need_no_torch(arguments):
+    code = f"import sys; from atrous.__main__ import main; main(['train', *{arguments}])"
     guarded = f"import sys; sys.modules['torch'] = None\n{code}"  # an import of torch fails
     with cold():
-        told = subprocess.run([sys.executable, "-c", guarded], capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
-    assert "model" in told.stdout
+        done = subprocess.run([sys.executable, "-c", guarded], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "model" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("arguments", "expected"),
     [
         (["trian"], "did you mean train"),
         (["train", "experiment=shapes", "model/head=aspl"], "did you mean model/head=aspp_l"),
         (["train", "experiment=shapes", "data=voc", "data.root=/nowhere", "logger=csv"], "data.root="),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_code_2(words, told, tmp_path):
-    done = atrous(*words, cwd=tmp_path)
+def test_a_mistake_is_one_message_and_exit_code_2(arguments, expected, tmp_path):
+    done = atrous(*arguments, cwd=tmp_path)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert expected in done.stderr
     assert len(done.stderr.splitlines()) <= 5
     assert "Traceback" not in done.stdout + done.stderr
     assert not (tmp_path / "runs").exists()  # nothing is left behind
@@ -87,14 +89,14 @@ class Broken:
 
 def test_train_as_a_user_types_it(tmp_path):
     """One command, in an empty folder: a run folder, scores, W&B offline, no question asked; again: complete."""
-    words = [word for word in MINIATURE if not word.startswith(("logger", "callback", "workers", "crf", "augment"))]
-    words += ["augment=v1", "augment.crop=33", "crf=v2", "workers=1"]
+    arguments = [text for text in MINIATURE if not text.startswith(("logger", "callback", "workers", "crf", "augment"))]
+    arguments += ["augment=v1", "augment.crop=33", "crf=v2", "workers=1"]
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(TELLTALE)
     env = {"WANDB_MODE": "", "HOME": str(tmp_path), "NETRC": str(tmp_path / "none"), "OMP_NUM_THREADS": "1"}
     env |= {"PYTHONPATH": str(tmp_path / "site"), "TELLTALE": str(tmp_path / "asked")}
     with cold():
-        done = atrous("train", *words, cwd=tmp_path, env=env)
+        done = atrous("train", *arguments, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "runs").rglob("result.json")
     result = json.loads(path.read_text())
@@ -104,7 +106,7 @@ def test_train_as_a_user_types_it(tmp_path):
     assert "with the CRF" in done.stdout
     assert "W&B ran offline" in done.stdout
     assert list(path.parent.glob("wandb/offline-run-*/*.wandb"))
-    again = atrous("train", *words, cwd=tmp_path, env=env)
+    again = atrous("train", *arguments, cwd=tmp_path, env=env)
     assert again.returncode == 0
     assert "this run is complete" in again.stdout
     assert "iteration" not in again.stdout.split("checkpoint/")[0]
@@ -117,20 +119,20 @@ import os, socket
 
 ask = socket.getaddrinfo
 
-def asked(host, *rest, **more):
+def ask_and_note(host, *rest, **more):
     if host not in ("localhost", "127.0.0.1", "::1", None):
         open(os.environ["TELLTALE"], "a").write(f"{host}\\n")
     return ask(host, *rest, **more)
 
-socket.getaddrinfo = asked
+socket.getaddrinfo = ask_and_note
 """
 
 
 def test_kill_9_and_the_same_command_again_end_as_the_unbroken_run(tmp_path):
-    words = ["train", *MINIATURE, "workers=1"]
+    arguments = ["train", *MINIATURE, "workers=1"]
     for name, more in (("whole", []), ("killed", ["+callback.kill={_target_:running.Signal,at:7,name:SIGKILL}"])):
-        done = atrous(*words, f"run_dir='{tmp_path / name}'", *more, env={"PYTHONPATH": "tests"})
+        done = atrous(*arguments, f"run_dir='{tmp_path / name}'", *more, env={"PYTHONPATH": "tests"})
         assert done.returncode == (0 if name == "whole" else -9), done.stderr
     assert not (tmp_path / "killed" / "result.json").exists()
-    assert atrous(*words, f"run_dir='{tmp_path / 'killed'}'").returncode == 0
+    assert atrous(*arguments, f"run_dir='{tmp_path / 'killed'}'").returncode == 0
     assert equal(weights(tmp_path / "killed"), weights(tmp_path / "whole"))

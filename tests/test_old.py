@@ -27,7 +27,7 @@ def old(tmp_path):
 
 
 def train_on(folder):
-    """What is in the folder, gone on with."""
+    """Go on with the run in the folder, by its own config.yaml."""
     config = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder / "config.yaml"))
     config.run_dir = str(folder)
     return train(config)  # type: ignore[arg-type]

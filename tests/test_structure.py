@@ -31,9 +31,9 @@ def test_a_group_names_the_package_that_it_configures(path):
 def test_every_shipped_choice_composes(path):
     group, name = path.parent.relative_to(CONF).as_posix(), path.stem
     verbs = [verb for verb in ("config", "tune") if group in groups_of(verb)]
-    words = ["experiment=shapes"] if verbs[0] == "config" else []
+    overrides = ["experiment=shapes"] if verbs[0] == "config" else []
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        assert compose(verbs[0], [*words, f"{group}={name}"])[group.split("/")[0]] is not None
+        assert compose(verbs[0], [*overrides, f"{group}={name}"])[group.split("/")[0]] is not None
 
 
 def test_no_file_of_the_project_is_a_grab_bag():

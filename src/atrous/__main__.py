@@ -105,7 +105,7 @@ class Request:
 
     @property
     def is_plain(self) -> bool:
-        """One run, and nothing asked of Hydra itself."""
+        """One run, without a flag that Hydra answers itself."""
         ours = ("overrides", "run", "config_dir")
         flags = [value for key, value in vars(self.flags).items() if key not in ours]
         return not any(flags) and not any("hydra" in text.partition("=")[0] for text in self.overrides)
@@ -131,8 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _watch_lifeline() -> None:
-    """A run that a sweep started is asked to save and end when the sweep's process is gone, however it went: then the
-    other end of a pipe closes."""
+    """Save and end a run that a sweep started when the sweep's process is gone, however that went: then the other end
+    of a pipe closes."""
     pipe = os.environ.pop("ATROUS_LIFELINE", None)
     if pipe is None:
         return
@@ -242,7 +242,7 @@ def run_hydra(request: Request) -> None:
     if request.verb == "sweep" or request.flags.multirun:  # its launcher wants to know of a failure
         _run_hydra(request.flags, request.parser, partial(call, request.verb), str(CONF), request.config_name)
         return
-    task = Task(request.verb)
+    task = HydraTask(request.verb)
     if request.is_plain:
         # The usual case, composed once: Hydra's own does so twice, to learn `hydra.mode`.
         try:
@@ -255,7 +255,7 @@ def run_hydra(request: Request) -> None:
         raise task.error
 
 
-class Task:
+class HydraTask:
     """A verb's function as Hydra calls it. Its error is kept, to be raised when Hydra is done: Hydra would print a
     preamble of its own."""
 

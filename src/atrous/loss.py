@@ -1,4 +1,7 @@
-"""The loss at stride 8: cross-entropy averaged over the positions that count."""
+"""The loss on the grid of the logits: cross-entropy averaged over the positions that count.
+
+Any callable of (logits (B, C, h, w), label (B, h, w) int64 with IGNORE) -> scalar is a loss: conf/loss/ names it.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,13 @@ class CrossEntropy:
         elif class_weights is not None and not (
             isinstance(class_weights, Sequence) and all(is_weight(weight) for weight in class_weights)
         ):
-            told = "must not be negative, and finite: numbers, or a file of them"
-            raise ValueError(f"`class_weights` {told} (got {class_weights})")
+            raise ValueError(
+                f"`class_weights` must be finite numbers, 0 or more, or a file of them (got {class_weights})"
+            )
         self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
 
     def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
-        """logits (B, C, h, w), label (B, h, w) -> scalar; 0 with zero gradients where nothing is labelled."""
+        """Map logits (B, C, h, w) and label (B, h, w) to a scalar; 0 with zero gradients where nothing is labelled."""
         classes = logits.shape[1]
         # Flattened: the 1-D form has a deterministic gradient on CUDA, the 2-D form has none.
         flat = logits.permute(0, 2, 3, 1).reshape(-1, classes).float()
@@ -57,21 +61,21 @@ def is_weight(value: object) -> bool:
 
 
 def read_weights(path: Path) -> list[float]:
-    """The numbers of a file {class: number}, whose order is the classes'."""
-    import yaml
+    """Read the numbers of a file {class: number}, whose order is the classes'."""
+    import yaml  # for weight: few runs weight their classes
 
     remedy = "`atrous check-data data=…` writes such files"
     try:
-        told = yaml.safe_load(path.read_text("utf-8"))
+        weights = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise ValueError(f"`class_weights={path}` can't be read ({error.strerror}): {remedy}") from None
     except (yaml.YAMLError, UnicodeDecodeError):
         raise ValueError(f"`class_weights={path}` is no YAML: {remedy}") from None
-    if not isinstance(told, dict):
+    if not isinstance(weights, dict):
         raise ValueError(f"`class_weights={path}` must hold a line `class: number` for each class: {remedy}")
-    for name, weight in told.items():
+    for name, weight in weights.items():
         if not is_weight(weight):
             raise ValueError(
                 f"`class_weights={path}`: a weight is a finite number, 0 or more (got {name}: {weight!r}): {remedy}"
             )
-    return list(told.values())
+    return list(weights.values())

@@ -15,7 +15,7 @@ SHAPES = "experiment=shapes"
 
 @pytest.mark.parametrize("config_name", ["config", "browse"])  # browse includes config
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "expected"),
     [
         (["experiment=shape"], "did you mean experiment=shapes"),
         (["shapes"], "did you mean experiment=shapes"),
@@ -40,10 +40,10 @@ SHAPES = "experiment=shapes"
         ([SHAPES, "optim.lr=[1"], "can't be read as key=value"),
     ],
 )
-def test_a_misunderstanding_is_told_with_the_nearest_names_in_five_lines(overrides, told, config_name):
+def test_a_misunderstanding_is_told_with_the_nearest_names_in_five_lines(overrides, expected, config_name):
     message = problem_with(overrides, config_name)
     assert message is not None
-    assert told in message
+    assert expected in message
     assert len(message.splitlines()) <= 5
 
 
@@ -68,15 +68,15 @@ def test_what_is_meant_well_is_let_through(overrides):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "expected"),
     [
         ([SHAPES, "cuont=3"], "did you mean count"),
         ([SHAPES, "count=many"], "`count` is a whole number (12 unless set); got 'many'"),
         ([SHAPES, "split=test"], "`split` is train or val (train unless set); got 'test'"),
     ],
 )
-def test_what_a_configuration_adds_to_the_included_one_is_checked_too(overrides, told):
-    assert told in (problem_with(overrides, "browse") or "")
+def test_what_a_configuration_adds_to_the_included_one_is_checked_too(overrides, expected):
+    assert expected in (problem_with(overrides, "browse") or "")
     assert "there is no `" in (problem_with(overrides) or "")  # a run knows none of these
 
 
@@ -123,20 +123,20 @@ OWN = {
 def test_a_file_is_a_choice_of_its_own(tmp_path, experiment):
     path = tmp_path / "my crf.yaml"
     path.write_text(yaml.safe_dump(OWN))
-    words = absences(quote_paths(read_choices([experiment, f"crf={path}", "crf.w1=3"])))
-    assert problem_with(words) is None
+    overrides = absences(quote_paths(read_choices([experiment, f"crf={path}", "crf.w1=3"])))
+    assert problem_with(overrides) is None
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("config", words)
+        composed = compose("config", overrides)
     assert OmegaConf.to_container(composed.crf) == OWN | {"w1": 3}
 
 
 def test_a_file_may_be_of_any_group(tmp_path):
     path = tmp_path / "wide.yaml"
     path.write_text("_target_: atrous.model.head.ASPP\nrates: [2, 30]\n")
-    words = read_choices([SHAPES, f"model/head={path}"])
-    assert problem_with(words) is None
+    overrides = read_choices([SHAPES, f"model/head={path}"])
+    assert problem_with(overrides) is None
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        assert compose("config", words).model.head == {"_target_": "atrous.model.head.ASPP", "rates": [2, 30]}
+        assert compose("config", overrides).model.head == {"_target_": "atrous.model.head.ASPP", "rates": [2, 30]}
 
 
 def test_the_name_of_a_run_tells_files_apart_by_what_they_hold(tmp_path):
@@ -160,3 +160,36 @@ def test_a_file_that_is_no_choice_says_why(tmp_path, content, says):
         path.write_text(content)
     with pytest.raises(ValueError, match=rf"`crf={path}`.*{says}"):
         read_choices([SHAPES, f"crf={path}"])
+
+
+def test_a_file_takes_over_what_its_defaults_name(tmp_path):
+    (tmp_path / "base.yaml").write_text("one:\n  _target_: mine.One\n  size: 1\n")
+    (tmp_path / "mine.yaml").write_text("defaults: [base, _self_]\none:\n  size: 2\ntwo:\n  _target_: mine.Two\n")
+    overrides = read_choices([SHAPES, f"callback={tmp_path / 'mine.yaml'}"])
+    assert problem_with(overrides) is None
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        callback = compose("config", overrides).callback
+    assert callback == {"one": {"_target_": "mine.One", "size": 2}, "two": {"_target_": "mine.Two"}}
+
+
+@pytest.mark.parametrize(
+    ("group", "content", "says"),
+    [
+        ("callback", "every: 20", "must hold named parts, each with a `_target_`"),
+        ("logger", "defaults: [nothing]", "defaults name nothing, which is neither beside it nor shipped"),
+        ("experiment", "# @package _global_\ntotal_batch: 3", "--config-dir=conf experiment=mine"),
+    ],
+)
+def test_a_file_of_another_form_than_its_groups_says_which(tmp_path, group, content, says):
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(ValueError, match=says):
+        read_choices([f"{group}={tmp_path / 'mine.yaml'}"])
+
+
+def test_a_value_of_a_file_is_checked_against_the_file(tmp_path):
+    (tmp_path / "mine.yaml").write_text("_target_: mine.Head\nchannels: 8\n")
+    overrides = read_choices([SHAPES, f"model/head={tmp_path / 'mine.yaml'}"])
+    assert problem_with([*overrides, "model.head.channels=16"]) is None
+    assert "`model.head.channels` is a whole number (8 unless set)" in (
+        problem_with([*overrides, "model.head.channels=many"]) or ""
+    )

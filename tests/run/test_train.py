@@ -75,10 +75,10 @@ def test_a_complete_run_is_not_trained_again(tmp_path):
     assert (tmp_path / "checkpoint/last.ckpt").stat().st_mtime_ns == before
 
 
-def test_resume_never_trains_anew(tmp_path):
+def test_resume_never_trains_again(tmp_path):
     run(tmp_path, "seed=1")
-    anew = run(tmp_path, "resume=never")
-    assert anew["seed"] == 0
+    restarted = run(tmp_path, "resume=never")
+    assert restarted["seed"] == 0
     assert equal(weights(tmp_path), weights_of_fresh(tmp_path.parent / "fresh"))
 
 
@@ -89,9 +89,9 @@ def weights_of_fresh(folder, *overrides):
 
 def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
     run(tmp_path)
-    told = refusal(tmp_path, "optim.lr=0.5")
-    assert re.search(r"optim\.lr: .* there, 0\.5 here", told)
-    assert "resume=never" in told
+    message = refusal(tmp_path, "optim.lr=0.5")
+    assert re.search(r"optim\.lr: .* there, 0\.5 here", message)
+    assert "resume=never" in message
 
 
 def test_what_is_beside_the_point_may_change():
@@ -137,11 +137,11 @@ def test_a_run_that_died_ends_with_the_weights_and_scores_of_the_unbroken_one(tm
     assert equal(weights(tmp_path), weights(unbroken))
     assert result["confusion"] == json.loads((unbroken / "result.json").read_text())["confusion"]
     assert result["best_validation"] == json.loads((unbroken / "result.json").read_text())["best_validation"]
-    for ours, theirs in zip(
+    for ours, expected in zip(
         read_metrics(tmp_path / "metrics.csv"), read_metrics(unbroken / "metrics.csv"), strict=True
     ):
         assert {key: ours[key] for key in ours if key.startswith(("lr/", "val/", "step"))} == {
-            key: theirs[key] for key in theirs if key.startswith(("lr/", "val/", "step"))
+            key: expected[key] for key in expected if key.startswith(("lr/", "val/", "step"))
         }
 
 
@@ -194,7 +194,7 @@ def test_the_learning_rate_is_poly_in_the_iteration_for_each_group(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         (["total_batch=5", "device_batch=2"], "no multiple of 1 devices x `device_batch=2`"),
         (["total_batch=4", "device_batch=1"], "batch-norm layers are trained"),
@@ -205,10 +205,10 @@ def test_the_learning_rate_is_poly_in_the_iteration_for_each_group(tmp_path):
         (["loss.class_weights=[1,2]"], "one a class"),
     ],
 )
-def test_what_cannot_fit_is_told_before_any_work(tmp_path, override, told):
-    if torch.cuda.is_available() and any("trainer" in word for word in override):
+def test_what_cannot_fit_is_told_before_any_work(tmp_path, override, message):
+    if torch.cuda.is_available() and any("trainer" in text for text in override):
         pytest.skip("there is a GPU")
-    assert re.search(told, refusal(tmp_path, *override))
+    assert re.search(message, refusal(tmp_path, *override))
     assert not (tmp_path / "checkpoint").exists()
 
 
@@ -243,9 +243,9 @@ def test_an_untouched_copy_of_a_finished_folder_is_complete_elsewhere(tmp_path, 
 
 
 def test_train_only_msc_trains_the_side_branches_and_nothing_else(tmp_path):
-    words = ("model/backbone=vgg16", "model.backbone.width=4", "model/multiscale=features", "trainer.max_steps=2")
-    run(tmp_path / "msc", *words, "train_only=msc")
-    run(tmp_path / "none", *words, "train_only=msc", "optim.lr=0.0")
+    overrides = ("model/backbone=vgg16", "model.backbone.width=4", "model/multiscale=features", "trainer.max_steps=2")
+    run(tmp_path / "msc", *overrides, "train_only=msc")
+    run(tmp_path / "none", *overrides, "train_only=msc", "optim.lr=0.0")
     before, after = weights(tmp_path / "none"), weights(tmp_path / "msc")
     moved = {name for name in after if not torch.equal(after[name], before[name])}
     assert moved

@@ -17,7 +17,7 @@ from atrous.batch import LabelSpace, Sample
 from atrous.config.build import build_augment, build_files
 from atrous.config.name import choice
 from atrous.config.override import check_number
-from atrous.config.schema import Browse, Split
+from atrous.config.schema import Browse, SplitChoice
 from atrous.datamodule import AugmentedPictures, PictureDataset, Stream
 from atrous.disk import out_folder, write_whole
 from atrous.draw.contact_sheet import contact_sheet
@@ -36,7 +36,7 @@ def browse(cfg: Browse) -> Path:
     check_number("count", cfg.count, 1, MOST, "pictures")
     experiment = choice("experiment")
     pictures: PictureDataset = build_files(cfg.data)
-    training = cfg.split is Split.train
+    training = cfg.split is SplitChoice.train
     name = pictures.train if training else pictures.val
     split = pictures.split(name)
     if not len(split):
@@ -92,7 +92,7 @@ def card(sample: Sample) -> dict[str, Any]:
 def describe(cfg: Browse, name: str, count: int) -> str:
     """Describe the pictures in a few words, for the title."""
     several = "s" if count > 1 else ""
-    if cfg.split is Split.val:
+    if cfg.split is SplitChoice.val:
         return f"{count} picture{several} of {name}, whole"
     return f"{count} draw{several} from {name}, {'whole' if cfg.augment is None else 'augmented'}, seed {cfg.seed}"
 
@@ -100,7 +100,7 @@ def describe(cfg: Browse, name: str, count: int) -> str:
 def facts(cfg: Browse, name: str, length: int) -> dict[str, str]:
     """Return where the pictures come from, how they were augmented, and the command that makes them again."""
     lines = {"dataset": f"{choice('data')} ({values(cfg.data)})", "split": f"{name}, {length:,} pictures"}
-    if cfg.split is Split.train:
+    if cfg.split is SplitChoice.train:
         lines["augment"] = "null" if cfg.augment is None else f"{choice('augment')} ({values(cfg.augment)})"
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return lines | {"command": shlex.join(["atrous", "browse", *overrides])}

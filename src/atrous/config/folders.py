@@ -29,7 +29,7 @@ def own_folder() -> Path | None:
 
 
 def as_arguments() -> list[str]:
-    """What a command that is started from here needs, so that it knows the same choices."""
+    """Return the arguments by which a command that is started from here knows the same choices."""
     own = own_folder()
     return [] if own is None else [f"--config-dir={own}"]
 
@@ -79,7 +79,7 @@ def has_global_package(path: Path) -> bool:
 
 
 def search_path() -> ConfigSearchPath:
-    """Where Hydra looks: the shipped files come first."""
+    """Return where Hydra looks, the shipped files first."""
     path, own = create_config_search_path(str(CONF)), own_folder()
     if own is not None:
         path.prepend(PROVIDER, f"file://{own}", anchor=SearchPathQuery(provider="schema"))

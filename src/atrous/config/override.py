@@ -47,8 +47,8 @@ def composing() -> Iterator[None]:
 
 
 def composed(config_name: str, overrides: tuple[str, ...], with_hydra: bool = False) -> DictConfig:
-    """Return a configuration for reading only. To compose one takes a tenth of a second, and the same is asked for
-    again: a sweep wants its rows when it is planned, when they are launched, and when they are reported."""
+    """Return a configuration for reading only. To compose one takes a tenth of a second, and a sweep wants the same
+    rows when it is planned, when they are launched, and when they are reported."""
     return _composed(config_name, overrides, with_hydra, own_folder())
 
 
@@ -180,12 +180,12 @@ def offer_sweeps() -> None:
 
 
 def choice_in(overrides: Sequence[str], group: str) -> str | None:
-    """What they choose of a group, as it was typed."""
+    """Return their choice of a group, as it was typed."""
     return next((o.partition("=")[2] for o in overrides if o.startswith(f"{group}=")), None)
 
 
 def params_of(overrides: Sequence[str]) -> dict[str, str]:
-    """What the file that `sweeps=…` names says to sweep over, as {"seed": "0,1,2", …}."""
+    """Return the values that the file of `sweeps=…` goes through, as {"seed": "0,1,2", …}."""
     chosen = choice_in(overrides, "sweeps")
     path = choice_file("sweeps", chosen) if chosen else None
     params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") if path else None

@@ -20,7 +20,7 @@ class TrainOnly(Enum):
     crf = "crf"  # the CRF of model/crf=recurrent, behind the network as it is
 
 
-class Split(Enum):
+class SplitChoice(Enum):
     train = "train"  # as augmented, in the order of the run
     val = "val"  # as scored: whole, at its own size
 
@@ -102,7 +102,7 @@ class Browse(Config):
     """A run's configuration, and which of its pictures to show."""
 
     count: int = 12  # pictures
-    split: Split = Split.train
+    split: SplitChoice = SplitChoice.train
     out: str | None = None  # a folder for sheet.png and index.html; null: runs/browse/<experiment>
 
 

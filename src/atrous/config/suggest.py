@@ -27,7 +27,7 @@ DEVICES = ("trainer.devices", "devices")
 
 
 class Mistake(Exception):
-    """What is wrong with a command line, for people, in at most five lines."""
+    """A message for people about their command line, of at most five lines."""
 
 
 def problem_with(overrides: Sequence[str], config_name: str = "config") -> str | None:

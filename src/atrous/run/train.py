@@ -191,7 +191,7 @@ def build_data(cfg: Config, pictures: Any, trainer: L.Trainer) -> SegmentationDa
 
 # ---- messages -----------------------------------------------------------------------------------------------------
 def opening(cfg: Config, module: L.LightningModule, data: SegmentationDataModule, trainer: L.Trainer) -> str:
-    """What is about to be trained, on what, and where: three lines."""
+    """Summarise what is about to be trained, on what, and where, in three lines."""
     millions = sum(p.numel() for p in module.parameters()) / 1e6
     device = torch.cuda.get_device_name() if trainer.accelerator.__class__.__name__ == "CUDAAccelerator" else "cpu"
     reason = "the device computes in bf16" if trainer.precision == "bf16-mixed" else "the device has no bf16"

@@ -113,7 +113,7 @@ def test_another_backbone_is_refused_and_nothing_is_loaded(scrambled, tmp_path):
     torch.save(state(there), tmp_path / "net.pth")
     before = state(here)
     message = (
-        r"net.pth \(our own\) is for another network: 0 of 26 tensors of the backbone found theirs; the others: "
+        r"net.pth \(our own\) is for another network: 0 of 26 tensors of the backbone match; the others: "
         r"backbone.layers.conv1_1.weight \(\(4, 3, 3, 3\) there, \(2, 3, 3, 3\) here\), .*, …$"
     )
     with pytest.raises(ValueError, match=message):
@@ -124,9 +124,7 @@ def test_another_backbone_is_refused_and_nothing_is_loaded(scrambled, tmp_path):
 @pytest.mark.parametrize(("there", "here"), [("resnet50", "resnet101"), ("resnet101", "resnet50")])
 def test_another_depth_is_refused_also_where_the_file_has_more(scrambled, tmp_path, there, here):
     torch.save(state(scrambled(0, there, "plain", width=2)), tmp_path / "net.pth")
-    with pytest.raises(
-        ValueError, match=r"265 of 520 tensors of the backbone found theirs; .*res4.6.reduce.conv.weight"
-    ):
+    with pytest.raises(ValueError, match=r"265 of 520 tensors of the backbone match; .*res4.6.reduce.conv.weight"):
         load(scrambled(1, here, "plain", width=2), tmp_path / "net.pth")
 
 

@@ -32,7 +32,7 @@ def randomised(network):
 
 
 def normalised(image):
-    """As torchvision tells to: 0..1, then the mean and standard deviation of ImageNet."""
+    """As torchvision says to: 0..1, then the mean and standard deviation of ImageNet."""
     preset = torchvision.models.ResNet50_Weights.IMAGENET1K_V1.transforms()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preset.mean, preset.std))
     return (image / 255 - mean) / std
@@ -41,13 +41,13 @@ def normalised(image):
 @torch.no_grad()
 def test_torchvisions_resnet_gives_torchvisions_features(build, tmp_pth, image):
     torch.manual_seed(0)
-    theirs = randomised(torchvision.models.resnet50(weights=None))
-    path = tmp_pth(theirs.state_dict())
+    peer = randomised(torchvision.models.resnet50(weights=None))
+    path = tmp_pth(peer.state_dict())
     whole = build("resnet50", "plain", stride_in="3x3", output_stride=32).eval()
     report = load(whole, path)
-    x = theirs.maxpool(F.relu(theirs.bn1(theirs.conv1(normalised(image)))))
-    layer2 = theirs.layer2(theirs.layer1(x))
-    layer4 = theirs.layer4(theirs.layer3(layer2))
+    x = peer.maxpool(F.relu(peer.bn1(peer.conv1(normalised(image)))))
+    layer2 = peer.layer2(peer.layer1(x))
+    layer4 = peer.layer4(peer.layer3(layer2))
     ours = whole.backbone(whole.normalise(image))
     torch.testing.assert_close(ours, layer4, rtol=1e-3, atol=1e-3)
     assert (report.backbone_share, report.convention) == (1.0, "imagenet")
@@ -63,9 +63,9 @@ def test_torchvisions_resnet_gives_torchvisions_features(build, tmp_pth, image):
 
 def test_torchvisions_resnet_101_finds_a_place_for_every_tensor_but_its_classifiers(build):
     with torch.device("meta"):
-        theirs = torchvision.models.resnet101(weights=None).state_dict()
+        peer = torchvision.models.resnet101(weights=None).state_dict()
         ours = build("resnet101", "plain").backbone.state_dict()
-    given = open_torchvision(theirs)
+    given = open_torchvision(peer)
     assert given is not None
     assert given.unnamed == ["fc.weight", "fc.bias"]
     expected = {f"backbone.{name}": t.shape for name, t in ours.items() if "num_batches" not in name}
@@ -73,12 +73,12 @@ def test_torchvisions_resnet_101_finds_a_place_for_every_tensor_but_its_classifi
 
 
 def test_torchvisions_segmentation_networks_give_their_backbone(build, tmp_pth):
-    theirs = torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None)
+    peer = torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None)
     here = build("resnet50", "plain", stride_in="3x3")
-    report = load(here, tmp_pth(theirs.state_dict()))
+    report = load(here, tmp_pth(peer.state_dict()))
     assert report.backbone_share == 1
     assert all(name.startswith("classifier.") for name in report.unused)
-    assert torch.equal(here.backbone.res5[2].increase.conv.weight, theirs.backbone.layer4[2].conv3.weight)
+    assert torch.equal(here.backbone.res5[2].increase.conv.weight, peer.backbone.layer4[2].conv3.weight)
 
 
 def test_torchvisions_resnet_is_refused_where_the_network_strides_elsewhere(build, tmp_pth):
@@ -92,18 +92,18 @@ def test_torchvisions_resnet_is_refused_where_the_network_strides_elsewhere(buil
 @torch.no_grad()
 def test_torchvisions_vgg_gives_torchvisions_features_and_fc7(build, foreign, tmp_pth):
     torch.manual_seed(0)
-    theirs = foreign["torchvision_vgg"](width=2, filters=24)
+    peer = foreign["torchvision_vgg"](width=2, filters=24)
     here = build("vgg16", "fc6_7x7", width=2, output_stride=32, head_args={"rates": [1], "hidden": 24}).eval()
-    report = load(here, tmp_pth(theirs.state_dict()))
+    report = load(here, tmp_pth(peer.state_dict()))
     for stage in range(1, 6):  # the only layers that differ: torchvision's poolings are 2x2 without padding
         here.backbone.layers.set_submodule(f"pool{stage}", nn.MaxPool2d(2, 2))
     image = torch.randint(256, (2, 3, 224, 224), dtype=torch.uint8)
-    expected = theirs.features(normalised(image))
+    expected = peer.features(normalised(image))
     features = here.backbone(here.normalise(image))
     torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
     (branch,) = here.head.branches
     fc7 = branch[:5](features)[:, :, 3, 3]  # the middle of 7x7 sees all of it
-    torch.testing.assert_close(fc7, theirs.classifier[:5](expected.flatten(1)), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(fc7, peer.classifier[:5](expected.flatten(1)), rtol=1e-3, atol=1e-4)
     assert report.unused == ["classifier.6.weight", "classifier.6.bias"]
     assert report.new == ["head.branches.0.fc8.weight", "head.branches.0.fc8.bias"]
     assert report.convention == "imagenet"
@@ -112,9 +112,9 @@ def test_torchvisions_vgg_gives_torchvisions_features_and_fc7(build, foreign, tm
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")  # a copy is meant
 @pytest.mark.parametrize(("head", "hidden", "taps"), [("fc6_4x4", 24, [0, 2, 4, 6]), ("aspp_s", 6, [0, 3, 6])])
 def test_fc6_is_decimated_and_its_filters_are_a_subset_by_the_seed(build, foreign, tmp_pth, head, hidden, taps):
-    theirs = foreign["torchvision_vgg"](width=2, filters=24)
-    path = tmp_pth(theirs.state_dict())
-    whole = theirs.classifier[0].weight.view(24, 16, 7, 7)[:, :, taps][..., taps]
+    peer = foreign["torchvision_vgg"](width=2, filters=24)
+    path = tmp_pth(peer.state_dict())
+    whole = peer.classifier[0].weight.view(24, 16, 7, 7)[:, :, taps][..., taps]
     kept = []
     for seed in (0, 0, 1):
         here = build("vgg16", head, width=2, head_args={"hidden": hidden})
@@ -126,7 +126,7 @@ def test_fc6_is_decimated_and_its_filters_are_a_subset_by_the_seed(build, foreig
     assert kept[0] == kept[1]
     assert (kept[0] == kept[2]) == (hidden == 24)
 
-    given = {"fc6": theirs.classifier[0], "fc7": theirs.classifier[3]}
+    given = {"fc6": peer.classifier[0], "fc7": peer.classifier[3]}
     given = {f"{name}.{part}": t for name, layer in given.items() for part, t in layer.state_dict().items()}
     expected = decimate(given, len(taps), hidden, seed=1)
     assert all(torch.equal(here.head.branches[0].get_parameter(name), t) for name, t in expected.items())
@@ -134,8 +134,8 @@ def test_fc6_is_decimated_and_its_filters_are_a_subset_by_the_seed(build, foreig
 
 @pytest.mark.parametrize("pool", [2, 3])
 def test_a_head_without_fc6_leaves_that_of_vgg(build, foreign, tmp_pth, pool):
-    theirs = foreign["torchvision_vgg"](width=2, filters=24)
-    report = load(build("vgg16", "plain", width=2, pool=pool), tmp_pth(theirs.state_dict()))
+    peer = foreign["torchvision_vgg"](width=2, filters=24)
+    report = load(build("vgg16", "plain", width=2, pool=pool), tmp_pth(peer.state_dict()))
     assert [name for name in report.unused if "fc6" in name] == ["head.fc6.weight", "head.fc6.bias"]
 
 
@@ -143,11 +143,11 @@ def test_imagenet_is_taken_from_torchvisions_cache(build, monkeypatch, tmp_path,
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     cache = tmp_path / "hub" / "checkpoints"
     cache.mkdir(parents=True)
-    theirs = foreign["torchvision_vgg"](width=2, filters=32)
-    torch.save(theirs.state_dict(), cache / "vgg16-397923af.pth")
+    peer = foreign["torchvision_vgg"](width=2, filters=32)
+    torch.save(peer.state_dict(), cache / "vgg16-397923af.pth")
     here = build("vgg16", "largefov", width=2)
     report = load(here, "imagenet")
-    assert torch.equal(here.backbone.layers.conv5_3.weight, theirs.features[28].weight)
+    assert torch.equal(here.backbone.layers.conv5_3.weight, peer.features[28].weight)
     assert report.source == "imagenet"
 
 

@@ -1,4 +1,4 @@
-"""The doors through which other people's weights come in: each file of this folder is one, all lead to `load`."""
+"""Load weights from elsewhere into a network: each file of this folder reads one family, `load` puts them in place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from atrous.model.weights import torchvision
 from atrous.model.weights.file import open_file
 from atrous.model.weights.given import COUNTER, Given, plain
 from atrous.model.weights.own import CONVENTION
-from atrous.model.weights.report import Classes, Report, listed
+from atrous.model.weights.report import Classes, Report, shorten
 
 __all__ = ["Report", "load"]
 
@@ -38,7 +38,7 @@ def load(network: Network | Wrapper, source: str | Path, names: Sequence[str] | 
     inner = network
     while isinstance(inner, Wrapper):
         inner = inner.network
-    given = take(str(source), inner.backbone)
+    given = open_source(str(source), inner.backbone)
 
     places = {
         name: tensor
@@ -73,8 +73,8 @@ def load(network: Network | Wrapper, source: str | Path, names: Sequence[str] | 
     )
 
 
-def take(source: str, backbone: Backbone) -> Given:
-    """What `source` has for such a backbone."""
+def open_source(source: str, backbone: Backbone) -> Given:
+    """Return the weights that `source` holds for such a backbone."""
     if source == "imagenet":
         check_stride(backbone, torchvision.STRIDE_IN, "torchvision's ResNet")  # before the download
         return torchvision.download(backbone)
@@ -85,14 +85,14 @@ def take(source: str, backbone: Backbone) -> Given:
 
 # ---- tensors -> places ----------------------------------------------------------------------------------------------
 def for_head(given: Mapping[str, Tensor], head: Head, seed: int) -> dict[str, Tensor]:
-    """The given tensors, those of the head as it takes them."""
+    """Return the given tensors, with those of the head by the names to which it takes them."""
     inside = {name.removeprefix("head."): tensor for name, tensor in given.items() if name.startswith("head.")}
     others = {name: tensor for name, tensor in given.items() if not name.startswith("head.")}
     return others | {f"head.{name}": tensor for name, tensor in head.start_from(inside, seed).items()}
 
 
 def fit(value: Tensor, place: Tensor | None) -> Tensor | None:
-    """The value in the shape of its place, None where it is of another."""
+    """Return the value in the shape of its place, None where it does not fit."""
     if place is None:
         return None
     # Caffe: vectors are (1, 1, 1, n), and fully connected layers (1, 1, m, n) matrices.
@@ -107,7 +107,7 @@ def by_name(
     there: Sequence[str],
     here: Sequence[str],
 ) -> Classes:
-    """Put what is told for each class in the order of ours; classes that are new keep what they started from."""
+    """Reorder the rows of the file's classes to those of ours; new classes keep their initial values."""
     rows = {name: index for index, name in enumerate(fold(there))}
     known = [index for index, name in enumerate(fold(here)) if name in rows]
     source = [rows[fold(here)[index]] for index in known]
@@ -129,10 +129,10 @@ def fold(names: Sequence[str]) -> list[str]:
 
 
 def per_class(network: Network | Wrapper) -> set[str]:
-    """The names of what has a row for each class: the classifiers, and what a CRF learns."""
-    found = {id(p) for layer in network.classifiers() for p in layer.parameters()}
-    found |= {id(p) for p in network.crf_parameters()}
-    return {plain(name) for name, p in network.named_parameters() if id(p) in found}
+    """Return the names of the parameters with a row for each class: the classifiers', and a CRF's."""
+    ids = {id(p) for layer in network.classifiers() for p in layer.parameters()}
+    ids |= {id(p) for p in network.crf_parameters()}
+    return {plain(name) for name, p in network.named_parameters() if id(p) in ids}
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
@@ -146,9 +146,9 @@ def check_stride(backbone: Backbone, stride_in: str | None, family: str) -> None
 
 
 def check(
-    told: str, tensors: Mapping[str, Tensor], places: Mapping[str, Tensor], placed: Mapping[str, Tensor]
+    source: str, tensors: Mapping[str, Tensor], places: Mapping[str, Tensor], placed: Mapping[str, Tensor]
 ) -> float:
-    """Of the backbone's tensors in the network or in the file, the share that found each other: enough of them."""
+    """Return the share of the backbone's tensors, in the network or in the file, that match; refuse too small a one."""
     both = [name for name in dict.fromkeys([*places, *tensors]) if name.startswith("backbone.")]
     missing = [name for name in both if name not in placed]
     share = 1 - len(missing) / len(both)
@@ -159,17 +159,17 @@ def check(
         ]
         lacks = [f"{name} ({there} there, {here} here)" for name, (there, here) in zip(missing, shapes)]
         raise ValueError(
-            f"{told} is for another network: {len(both) - len(missing)} of {len(both)} tensors of the backbone "
-            f"found theirs; the others: {listed(lacks)}"
+            f"{source} is for another network: {len(both) - len(missing)} of {len(both)} tensors of the backbone "
+            f"match; the others: {shorten(lacks)}"
         )
     broken = [name for name, value in placed.items() if not value.isfinite().all()]
     if broken:
-        raise ValueError(f"{told} holds numbers that are not finite, in {listed(broken)}")
+        raise ValueError(f"{source} holds numbers that are not finite, in {shorten(broken)}")
     return share
 
 
 def convention_of(network: Network) -> str:
-    """The name of the convention by which the network takes its pictures."""
+    """Return the name of the convention by which the network takes its pictures."""
     bgr, *values = (buffer.flatten().cpu() for buffer in (network.bgr, network.mean, network.std))
     for name, known in INPUT.items():
         if known.bgr == bool(bgr) and torch.tensor([*known.mean, *known.std]).allclose(torch.cat(values)):

@@ -24,14 +24,14 @@ SIDES = {"data": 0, "pool1": 1, "pool2": 2, "pool3": 3, "pool4": 4}
 SIDE_LAYERS = {"conv": "conv1", "fc": "conv2", "ms": "score"}
 
 
-class Layer(NamedTuple):
+class CaffeLayer(NamedTuple):
     name: str
     blobs: list[np.ndarray]
     eps: float | None
 
 
 def open_caffemodel(path: Path) -> Given:
-    """The weights of a .caffemodel of either format; nothing of it is run."""
+    """Read the weights of a .caffemodel of either format; nothing of it is run."""
     try:
         layers = read_layers(path)
     except Malformed as error:
@@ -53,8 +53,8 @@ def open_caffemodel(path: Path) -> Given:
 
 
 # ---- bytes -> layers ------------------------------------------------------------------------------------------------
-def read_layers(path: Path) -> list[Layer]:
-    """The layers that have weights. The arrays lie in the mapped file, which stays open as long as they live."""
+def read_layers(path: Path) -> list[CaffeLayer]:
+    """Read the layers that have weights. The arrays lie in the mapped file, which stays open as long as they live."""
     if not path.stat().st_size:
         raise Malformed("it is empty")
     with open(path, "rb") as file:
@@ -70,7 +70,7 @@ def read_layers(path: Path) -> list[Layer]:
     return layers
 
 
-def read_layer(data: mmap.mmap, start: int, end: int, name: int, blobs: int, norm: int | None) -> Layer:
+def read_layer(data: mmap.mmap, start: int, end: int, name: int, blobs: int, norm: int | None) -> CaffeLayer:
     called, held, eps = "", [], None
     for field in fields(data, start, end):
         if field.wire != BYTES:
@@ -83,7 +83,7 @@ def read_layer(data: mmap.mmap, start: int, end: int, name: int, blobs: int, nor
             for inner in fields(data, field.value, field.end):
                 if (inner.number, inner.wire) == (EPS, FIXED32):
                     eps = float(array(data, inner.value, inner.end, "<f4")[0])
-    return Layer(called, held, eps)
+    return CaffeLayer(called, held, eps)
 
 
 def read_blob(data: mmap.mmap, start: int, end: int) -> np.ndarray:
@@ -114,8 +114,8 @@ def read_blob(data: mmap.mmap, start: int, end: int) -> np.ndarray:
 
 
 # ---- layers -> our names --------------------------------------------------------------------------------------------
-def name_blobs(layer: Layer) -> dict[str, Tensor]:
-    """The blobs of a layer by our names; nothing where we have none."""
+def name_blobs(layer: CaffeLayer) -> dict[str, Tensor]:
+    """Return the blobs of a layer by our names; nothing where we have none."""
     if block := re.fullmatch(r"(res|bn|scale)([2-5])([a-z])(\d*)_branch(1|2a|2b|2c)", layer.name):
         kind, stage, letter, number, branch = block.groups()
         index = int(number) if number else ord(letter) - ord("a")  # a, b, c … or a, b1, b2 …
@@ -137,7 +137,7 @@ def head(branch: int | str | None) -> str:
     return f"head.branches.{branch}" if isinstance(branch, int) else "head"
 
 
-def name_norm(kind: str, name: str, layer: Layer) -> dict[str, Tensor]:
+def name_norm(kind: str, name: str, layer: CaffeLayer) -> dict[str, Tensor]:
     """A convolution ("res" or ""), or one of the two layers that make up our batch-norm."""
     if kind == "bn":
         # Caffe: the statistics are kept times a factor, the third blob.
@@ -148,7 +148,7 @@ def name_norm(kind: str, name: str, layer: Layer) -> dict[str, Tensor]:
     return weight_and_bias(f"{name}.norm" if kind == "scale" else f"{name}.conv", layer)
 
 
-def weight_and_bias(name: str, layer: Layer) -> dict[str, Tensor]:
+def weight_and_bias(name: str, layer: CaffeLayer) -> dict[str, Tensor]:
     return {f"{name}.{part}": tensor(blob) for part, blob in zip(("weight", "bias"), layer.blobs)}
 
 

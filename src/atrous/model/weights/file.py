@@ -1,4 +1,4 @@
-"""A file of weights, told by what is in it and not by its name; nothing in it is run."""
+"""Open a file of weights, whose kind follows from its content and not its name; nothing in it is run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from atrous.model.weights.caffe import open_caffemodel
 from atrous.model.weights.given import Given
 from atrous.model.weights.kazuto import open_kazuto
 from atrous.model.weights.own import open_own
-from atrous.model.weights.report import listed
+from atrous.model.weights.report import shorten
 from atrous.model.weights.torchvision import open_torchvision
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # what torch.save writes, and what it wrote before 1.6
 
 
 def open_file(path: Path) -> Given:
-    """The weights of a file, or those with which the run in a folder ended."""
+    """Read the weights of a file, or those with which the run in a folder ended."""
     if path.is_dir():
         path = path / "checkpoint" / "last.ckpt"
     if not path.exists():
@@ -44,19 +44,19 @@ def open_file(path: Path) -> Given:
     if given is None:
         raise ValueError(
             f"{path} has names that are neither ours nor torchvision's VGG-16 or ResNet nor kazuto1011's: "
-            f"{listed([*tensors])}"
+            f"{shorten([*tensors])}"
         )
     return given
 
 
 def read_torch(path: Path, mapped: bool) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    """The tensors of what torch.save wrote, and what is told about them."""
+    """Read the tensors of what torch.save wrote, and the facts beside them."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # of a pickle's version, before it is refused
+        with warnings.catch_warnings(action="ignore"):  # about a pickle's version, before it is refused
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} was not opened: {refusal(str(error))}") from None
-    except Exception as error:  # what a part of a file may lead to has no end
+    except Exception as error:  # a part of a file can raise almost anything
         reason = [*str(error).splitlines(), type(error).__name__][0]
         raise ValueError(f"{path} is damaged, or only a part of a file, or no file of weights ({reason})") from None
     about = content.get("atrous") if isinstance(content, dict) else None
@@ -70,7 +70,7 @@ def read_torch(path: Path, mapped: bool) -> tuple[dict[str, Tensor], Mapping[str
 
 
 def refusal(page: str) -> str:
-    """torch's page on what it does not unpickle, in one line."""
+    """Shorten torch's page on what it does not unpickle to a line."""
     call = re.search(r"GLOBAL (\S+)", page)
     if call is None:
         return "it is a pickle of something else than tensors"
@@ -78,7 +78,7 @@ def refusal(page: str) -> str:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError, safe_open  # for weight
 
     try:
         with safe_open(path, framework="pt") as file:

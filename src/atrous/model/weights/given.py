@@ -1,4 +1,4 @@
-"""What every door hands over, whatever it was opened on."""
+"""Weights from elsewhere in our names: what each reader of this folder returns."""
 
 from __future__ import annotations
 
@@ -15,36 +15,34 @@ KINDS = {"conv": "conv", "bn": "norm"}  # the layers of a ConvNorm, as others ca
 
 
 class Given(NamedTuple):
-    """Foreign weights in our names, which are those of `plain`.
-
-    `head.fc6`, `head.fc7` are for every branch of a head, `head.fc8` for its only one.
-    """
+    """Foreign weights in our names, which are those of `plain`. `head.fc6` to `head.fc8` are VGG's layers, to which a
+    head gives places of its own (`Head.start_from`)."""
 
     family: str
     tensors: dict[str, Tensor]
     unnamed: list[str]
-    """What the file has and we have no name for, in its own words."""
+    """The file's own names of the tensors that we have no name for."""
     convention: str | Convention | None = None
-    """How its pictures were normalised."""
+    """The input convention with which they were trained."""
     stride_in: str | None = None
-    """Which convolution of a ResNet's block strides; None: it can't be told, or there are no blocks."""
+    """Which convolution of a ResNet's block strides; None: unknown, or there are no blocks."""
     classes: Sequence[str] | None = None
 
 
 def plain(name: str) -> str:
-    """A name in a state, without what is only around the network: a module, a wrapper, a compiler."""
+    """Strip a name in a state of what is around the network: a module, a wrapper, a compiler."""
     return re.sub(r"^((network|module|_orig_mod)\.)+", "", name)
 
 
 def translate(tensors: Mapping[str, Tensor], ours: Callable[[str], str | None]) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors by our names, and the names that `ours` has no word for."""
+    """Return the tensors by our names, and the names that `ours` does not know."""
     named, unnamed = {}, []
     for name, tensor in tensors.items():
         if name.endswith(COUNTER):
             continue
-        word = ours(name)
-        if word is None:
+        our_name = ours(name)
+        if our_name is None:
             unnamed.append(name)
         else:
-            named[word] = tensor
+            named[our_name] = tensor
     return named, unnamed

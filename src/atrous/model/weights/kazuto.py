@@ -13,7 +13,7 @@ PARTS = {"reduce": "reduce", "conv3x3": "conv", "increase": "increase", "shortcu
 
 
 def open_kazuto(tensors: Mapping[str, Tensor]) -> Given | None:
-    """None where the names are not that project's."""
+    """Return None where the names are not that project's."""
     if not any(re.search(r"layer2\.block1\.reduce\.conv\.weight$", name) for name in tensors):
         return None
     named, unnamed = translate(tensors, our_name)

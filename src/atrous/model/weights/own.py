@@ -1,6 +1,6 @@
 """Our own checkpoints: a run's last.ckpt and best.ckpt, and .safetensors with our names.
 
-What they know besides tensors is `about`, a dictionary with `names` of the classes and the run's `config`: the entry
+Besides tensors they hold `about`, a dictionary with the `names` of the classes and the run's `config`: the entry
 `atrous` of a checkpoint, and as JSON the entry `atrous` of the metadata of a .safetensors file.
 """
 
@@ -19,7 +19,7 @@ OURS = ("backbone.", "head.", "branches.", "crf.")
 
 
 def open_own(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Given | None:
-    """None where the names are not ours."""
+    """Return None where the names are not ours."""
     if not {"backbone", "head"} <= {plain(name).partition(".")[0] for name in tensors}:
         return None
     convention = {plain(name): tensor for name, tensor in tensors.items() if plain(name) in CONVENTION}
@@ -41,7 +41,7 @@ def read_convention(buffers: Mapping[str, Tensor]) -> Convention:
 
 
 def look_up(about: Any, *keys: str) -> Any:
-    """about[key][key] …, None where there is no such entry."""
+    """Return about[key][key] …, None where there is no such entry."""
     for key in keys:
         about = about.get(key) if isinstance(about, Mapping) else None
     return about

@@ -17,16 +17,16 @@ class Malformed(ValueError):
     """These bytes are no message."""
 
 
-class Field(NamedTuple):
+class WireField(NamedTuple):
     number: int
     wire: int
     value: int
-    """Of a VARINT; of the rest the place where the content starts."""
+    """A VARINT's value; for other types the place where the content starts."""
     end: int
-    """Where the field ends."""
+    """The place behind the field."""
 
 
-def fields(data: mmap.mmap, start: int, end: int) -> Iterator[Field]:
+def fields(data: mmap.mmap, start: int, end: int) -> Iterator[WireField]:
     """The fields of the message data[start:end]."""
     while start < end:
         field = read(data, start, end)
@@ -34,12 +34,12 @@ def fields(data: mmap.mmap, start: int, end: int) -> Iterator[Field]:
         start = field.end
 
 
-def read(data: mmap.mmap, start: int, end: int) -> Field:
+def read(data: mmap.mmap, start: int, end: int) -> WireField:
     """The field at `start`."""
     key, value = varint(data, start, end)
     number, wire = key >> 3, key & 7
     if wire == VARINT:
-        return Field(number, wire, *varint(data, value, end))
+        return WireField(number, wire, *varint(data, value, end))
     if wire == BYTES:
         size, value = varint(data, value, end)
     elif wire in SIZE:
@@ -48,7 +48,7 @@ def read(data: mmap.mmap, start: int, end: int) -> Field:
         raise Malformed(f"byte {start} starts no field")
     if value + size > end:
         raise Malformed(f"{value + size - end} bytes are missing")
-    return Field(number, wire, value, value + size)
+    return WireField(number, wire, value, value + size)
 
 
 def varint(data: mmap.mmap, start: int, end: int) -> tuple[int, int]:
@@ -61,7 +61,7 @@ def varint(data: mmap.mmap, start: int, end: int) -> tuple[int, int]:
     raise Malformed(f"byte {start} starts no number")
 
 
-def varints(data: mmap.mmap, field: Field) -> list[int]:
+def varints(data: mmap.mmap, field: WireField) -> list[int]:
     """The numbers of one field of a list, packed or not."""
     if field.wire == VARINT:
         return [field.value]
@@ -72,7 +72,7 @@ def varints(data: mmap.mmap, field: Field) -> list[int]:
     return numbers
 
 
-def text(data: mmap.mmap, field: Field) -> str:
+def text(data: mmap.mmap, field: WireField) -> str:
     return data[field.value : field.end].decode("utf-8", "replace")
 
 

@@ -1,4 +1,4 @@
-"""What became of each tensor when weights were loaded."""
+"""The report of a load: which tensors were loaded, skipped, left over."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SHOWN = 3
 
 
 class Classes(NamedTuple):
-    """The classes that took over a classifier of their name, and those that start anew."""
+    """The classes that took over a classifier of their name, and those that start from random weights."""
 
     known: list[str]
     new: list[str]
@@ -30,9 +30,9 @@ class Report:
     unused: list[str]
     """In the file only."""
     backbone_share: float
-    """Of the backbone's tensors in the network or in the file, how many found each other, 0 to 1."""
+    """The share of the backbone's tensors, in the network or in the file, that match: 0 to 1."""
     convention: str
-    """How the network takes its pictures from now on."""
+    """The input convention of the network from now on."""
     classes: Classes | None = None
     """None: no class had to be looked for by name."""
 
@@ -41,16 +41,17 @@ class Report:
         lines = [
             f"weights from {self.source} ({self.family})",
             f"  loaded   {len(self.loaded)} tensors, {self.backbone_share:.0%} of the backbone",
-            *(f"  {label:8} {len(some)}: {listed(some)}" for label, some in self._rest(shapes) if some),
+            *(f"  {label:8} {len(some)}: {shorten(some)}" for label, some in self._rest(shapes) if some),
         ]
         if self.classes is not None:
             known, new = self.classes
-            lines.append(f"  classes  {len(known)} of {len(known) + len(new)} by name; new: {listed(new) or 'none'}")
+            lines.append(f"  classes  {len(known)} of {len(known) + len(new)} by name; new: {shorten(new) or 'none'}")
         return "\n".join([*lines, f"  input    {self.convention}"])
 
     def _rest(self, shapes: list[str]) -> list[tuple[str, list[str]]]:
         return [("new", self.new), ("skipped", shapes), ("unused", self.unused)]
 
 
-def listed(names: Sequence[str]) -> str:
+def shorten(names: Sequence[str]) -> str:
+    """The first few names."""
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")

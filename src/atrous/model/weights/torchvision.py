@@ -16,8 +16,8 @@ PARTS = {"1": "reduce", "2": "conv", "3": "increase"}
 
 
 def download(backbone: Backbone) -> Given:
-    """The ImageNet weights for this backbone, by torchvision and from its cache where they are there already."""
-    from torchvision import models
+    """Return the ImageNet weights for this backbone, which torchvision downloads unless they are in its cache."""
+    from torchvision import models  # for weight
 
     if backbone.imagenet is None:
         raise ValueError(f"there are no ImageNet weights for {type(backbone).__name__}: leave `weights` out")
@@ -34,7 +34,7 @@ def download(backbone: Backbone) -> Given:
 
 
 def open_torchvision(tensors: Mapping[str, Tensor]) -> Given | None:
-    """None where the names are not torchvision's."""
+    """Return None where the names are not torchvision's."""
     names = {bare(name) for name in tensors}
     if "features.0.weight" in names:
         named, unnamed = translate(tensors, lambda name: vgg_name(bare(name)))
