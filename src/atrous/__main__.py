@@ -81,6 +81,7 @@ atrous VERB [overrides …]     DeepLab v1 and v2: train, ablate, use
   atrous train experiment=shapes model/head=aspp_l seed=1      groups with a slash, values with a dot
   atrous train --help                                          every group and value of a verb
   atrous train experiment=shapes --cfg job                     the configuration that a command means
+  atrous train --config-dir conf experiment=mine               with choices and classes of your own (docs/extend.md)
 """
 
 

@@ -8,12 +8,12 @@ from hydra.utils import get_object
 
 
 def check_targets(node: Any, package: str, trust: bool) -> None:
-    """Refuses to build what a file names, unless it is a class of `package`: a `_target_` can be any function."""
+    """Refuse to build what a file names, unless it is a class of `package`: a `_target_` can be any function."""
     for target in () if trust else targets(node):
-        found = _class(target) if target.startswith(f"{package}.") else None
-        if not isinstance(found, type) or not f"{found.__module__}.".startswith(f"{package}."):
+        named = _class(target) if target.startswith(f"{package}.") else None
+        if not isinstance(named, type) or not f"{named.__module__}.".startswith(f"{package}."):
             raise ValueError(
-                f"this network is made by `{target}`, which is no class of {package}: "
+                f"the file names `{target}`, which is no class of {package}: "
                 "trust=True lets it run, if you know where the file comes from"
             )
 
@@ -26,7 +26,7 @@ def _class(target: str) -> Any:
 
 
 def targets(node: Any) -> list[str]:
-    """All `_target_`s in a tree of dictionaries and lists."""
+    """Return all `_target_`s in a tree of dictionaries and lists."""
     if isinstance(node, dict):
         inside = [target for value in node.values() for target in targets(value)]
         return inside + ([str(node["_target_"])] if "_target_" in node else [])
