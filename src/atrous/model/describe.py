@@ -45,7 +45,9 @@ class NetworkDescription:
     logits: tuple[int, ...]  # (C, h, w)
     parameters: int
     flops: int
-    receptive_fields: dict[str, int]  # {"rate 12": 435}: along each path of the head, in pixels; {} where none is stated
+    receptive_fields: dict[
+        str, int
+    ]  # {"rate 12": 435}: along each path of the head, in pixels; {} where none is stated
 
 
 def describe_network(network: Any, size: tuple[int, int]) -> NetworkDescription:
