@@ -1,5 +1,6 @@
 """The configuration tree mirrors the source tree, and everything shipped composes and steps."""
 
+import ast
 from pathlib import Path
 
 import grimp
@@ -10,7 +11,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from atrous.config.override import groups_of
-from atrous.config.place import CONF
+from atrous.config.place import CLONE, CONF
 from atrous.config.trust import targets
 
 GROUPS = sorted(
@@ -57,3 +58,22 @@ def test_a_fault_of_make_mutate_can_still_be_made(fault):
     root = CONF.parent
     assert (root / fault.file).read_text().count(fault.right) == 1
     assert all((root / "tests" / test).exists() for test in fault.tests.split())
+
+
+def test_an_import_within_a_function_says_why():
+    """In a comment behind it or above it. `atrous` and `atrous.__main__` are light as a whole, and say so."""
+    silent = []
+    for path in sorted((CLONE / "src").rglob("*.py")):
+        if path.parent.name == "atrous" and path.stem in ("__init__", "__main__"):
+            continue
+        lines = path.read_text().splitlines()
+        for function in ast.walk(ast.parse("\n".join(lines))):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            for statement in ast.walk(function):
+                if isinstance(statement, (ast.Import, ast.ImportFrom)):
+                    above = [line.strip() for line in lines[function.lineno - 1 : statement.lineno - 1]]
+                    reasons = [line for line in above if line.startswith("#") or ("import " in line and "#" in line)]
+                    if "#" not in lines[statement.lineno - 1] and not reasons:
+                        silent.append(f"{path.relative_to(CLONE)}:{statement.lineno}")
+    assert not silent

@@ -21,7 +21,7 @@ def network(*overrides: str, num_classes: int = 21, config_dir: str | Path | Non
     for RGB pictures (B, 3, H, W) in 0..255. With `experiment=…` among the overrides it is that experiment's network.
     `config_dir`: a folder of choices of your own, as `--config-dir` names it.
     """
-    from hydra import compose
+    from hydra import compose  # here and in `load`: `import atrous` imports nothing heavy
 
     from atrous.config.build import build_network
     from atrous.config.folders import config_dir as choices_of
@@ -43,6 +43,6 @@ def load(path: str | Path, device: str = "cpu", trust: bool = False) -> Segmente
 
     `trust`: build the network also where its classes are not this package's own, which runs their code.
     """
-    from atrous.inference.segmenter import load
+    from atrous.inference.segmenter import load  # as in `network`
 
     return load(path, device, trust)

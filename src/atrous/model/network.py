@@ -128,7 +128,7 @@ class Network(nn.Module):
         }
 
     def receptive_fields(self) -> dict[str, Field]:
-        """What a logit sees of the picture, along each path of the head."""
+        """The theoretical receptive field of a logit along each path of the head, by the path's name."""
         return {path: receptive_field(windows) for path, windows in self.windows().items()}
 
 

@@ -27,6 +27,7 @@ from atrous.inference.network_file import NetworkInfo
 from atrous.logger import close
 from atrous.model.crf import RecurrentCRF
 from atrous.model.multiscale import MultiScaleFeatures
+from atrous.model.weights import load
 from atrous.module import SegmentationModule
 from atrous.run.check import check_choices, check_devices, check_loss, check_processes, check_run, check_trainer
 from atrous.run.folder import RunFolder
@@ -96,8 +97,6 @@ def fit_and_test(
 # ---- configuration -> objects -------------------------------------------------------------------------------------
 def load_weights(cfg: Config, network: Any, labels: LabelSpace) -> None:
     # For weight: reading other people's files is of no use to most runs.
-    from atrous.model.weights import load
-
     assert cfg.weights is not None
     if cfg.weights == "imagenet":
         log.info("weights=imagenet: torchvision's, downloaded unless they are in its cache")
