@@ -1,4 +1,4 @@
-"""Runs of a sweep as they lie on a disk once they have ended, without the hours that they take."""
+"""Runs of a sweep as they are on disk once they have ended, without the hours of training."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from omegaconf import OmegaConf
 from atrous.digest import file_digest
 from atrous.metric.bootstrap import parts
 from atrous.metric.confusion import Scores
-from atrous.sweep.cell import Cell, plan
+from atrous.sweep.cell import Cell
+from atrous.sweep.plan import make_plan
 
 NAMES = ("sky", "sea", "sand", "sun")
 PALETTE = np.array([[0, 0, 0], [20, 60, 200], [230, 200, 120], [250, 230, 0]], np.uint8)
 
 
-def cells_of(*words: str) -> list[Cell]:
-    return plan(words).cells
+def cells_of(*overrides: str) -> list[Cell]:
+    return make_plan(overrides).cells
 
 
 def confusions(share: float, seed: int, pictures: int = 12) -> np.ndarray:
-    """(N, 4, 4) of pictures of which about such a share is right."""
+    """(N, 4, 4) counts of pictures whose pixels are right to about this share."""
     rng = np.random.default_rng(seed)
     size = 100 + rng.integers(0, 100, (pictures, 4))
     hit = rng.binomial(size, share)
@@ -33,7 +34,7 @@ def confusions(share: float, seed: int, pictures: int = 12) -> np.ndarray:
 
 
 def end(cell: Cell, share: float, seed: int = 0, crf: float | None = None, evaluated: bool = True) -> dict[str, Any]:
-    """A run that has come to its end with pictures of which `share` was right."""
+    """End a run: `share` of its pixels is right, after the CRF `crf` of them."""
     plain = confusions(share, seed)
     refined = None if crf is None else confusions(crf, seed)
     scores = [None if each is None else Scores.of(each.sum(0)).as_dict(NAMES) for each in (plain, refined)]
@@ -70,7 +71,7 @@ def end(cell: Cell, share: float, seed: int = 0, crf: float | None = None, evalu
     (cell.path / "result.json").write_text(json.dumps(result))
     rows = [f"{step},{0.5 * share + 0.0005 * step}" for step in (250, 500, 750)]
     (cell.path / "metrics.csv").write_text("\n".join(["step,val/miou", "10,", *rows]))
-    draw(cell)
+    save_pictures(cell)
     if evaluated:
         evaluate(cell, result, [plain, refined])
     return result
@@ -80,23 +81,25 @@ def evaluate(cell: Cell, result: dict[str, Any], matrices: Sequence[np.ndarray |
     folder = cell.path / "evaluate" / name
     folder.mkdir(parents=True)
     trimap = {"width": list(range(1, 41)), "mean_iou": [0.3 + 0.01 * width for width in range(40)]}
-    told = {
+    scored = {
         "of": file_digest(cell.path / "result.json"),
         "trimap": trimap,
         "trimap_crf": trimap if result["scores_crf"] else None,
     }
-    (folder / "result.json").write_text(json.dumps(result | told))
-    found = {f"parts{end}": parts(each) for end, each in zip(("", "_crf"), matrices) if each is not None}
+    (folder / "result.json").write_text(json.dumps(result | scored))
+    counts = {f"parts{end}": parts(each) for end, each in zip(("", "_crf"), matrices) if each is not None}
     file = io.BytesIO()
-    np.savez_compressed(file, names=np.array([f"p{k}" for k in range(12)]), **found)  # type: ignore[arg-type]
+    np.savez_compressed(file, names=np.array([f"p{k}" for k in range(12)]), **counts)  # type: ignore[arg-type]
     (folder / "pictures.npz").write_bytes(file.getvalue())
 
 
-def draw(cell: Cell) -> None:
+def save_pictures(cell: Cell) -> None:
     rng = np.random.default_rng(cell.seed)
-    found: dict[str, Any] = {"names": np.array(["one", "two"]), "classes": np.array(NAMES), "palette": PALETTE}
+    pictures: dict[str, Any] = {"names": np.array(["one", "two"]), "classes": np.array(NAMES), "palette": PALETTE}
     for k in range(2):
-        found[f"image_{k}"] = np.full((24, 32, 3), 90 * k, np.uint8)
-        found |= {f"{what}_{k}": rng.integers(0, 4, (24, 32), np.uint8) for what in ("label", "prediction", "refined")}
+        pictures[f"image_{k}"] = np.full((24, 32, 3), 90 * k, np.uint8)
+        pictures |= {
+            f"{kind}_{k}": rng.integers(0, 4, (24, 32), np.uint8) for kind in ("label", "prediction", "refined")
+        }
     (cell.path / "pictures").mkdir()
-    np.savez_compressed(cell.path / "pictures" / "last.npz", **found)
+    np.savez_compressed(cell.path / "pictures" / "last.npz", **pictures)

@@ -14,10 +14,10 @@ import lightning as L
 import pytest
 from running import MINIATURE, atrous, started
 
-from atrous.command.sweep import check
 from atrous.config.override import absences
 from atrous.run.check import check_launcher
-from atrous.sweep.cell import plan
+from atrous.sweep.plan import make_plan
+from atrous.sweep.session import check_plan
 
 DDP = ["trainer=ddp", "trainer.devices=2"]
 
@@ -37,7 +37,7 @@ class DieOn(L.Callback):
 
 # ---- who starts the processes ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("launcher", ["basic", "submitit_local", "ray", "joblib"])
-def test_a_launcher_that_would_replay_the_sweep_on_each_rank_is_refused_by_the_name_of_another(launcher):
+def test_a_launcher_that_would_replay_the_sweep_on_each_rank_is_refused_in_favour_of_others(launcher):
     with pytest.raises(ValueError, match=f"{launcher} can't .* 2 processes.*=local .*=submitit_slurm on a cluster"):
         check_launcher(launcher, {"devices": 2, "num_nodes": 1})
     with pytest.raises(ValueError, match="2 processes"):
@@ -58,14 +58,14 @@ def test_slurm_must_start_as_many_processes_as_a_run_has_devices():
 
 
 def test_a_sweep_is_refused_for_one_of_its_runs():
-    words = absences(MINIATURE, "sweep")
+    overrides = absences(MINIATURE, "sweep")
     with pytest.raises(ValueError, match="basic can't"):
-        check(plan([*words, "trainer=ddp", "trainer.devices=1,2", "hydra/launcher=basic"]))
-    check(plan([*words, "trainer=ddp", "trainer.devices=1,2", "hydra/launcher=local"]))
-    slurm = [*words, *DDP, "hydra/launcher=submitit_slurm"]
+        check_plan(make_plan([*overrides, "trainer=ddp", "trainer.devices=1,2", "hydra/launcher=basic"]))
+    check_plan(make_plan([*overrides, "trainer=ddp", "trainer.devices=1,2", "hydra/launcher=local"]))
+    slurm = [*overrides, *DDP, "hydra/launcher=submitit_slurm"]
     with pytest.raises(ValueError, match="would start 1 processes on each of 1 nodes"):
-        check(plan(slurm))
-    check(plan([*slurm, "hydra.launcher.tasks_per_node=2"]))
+        check_plan(make_plan(slurm))
+    check_plan(make_plan([*slurm, "hydra.launcher.tasks_per_node=2"]))
 
 
 def test_the_refusal_is_a_line_and_comes_before_any_run(tmp_path):
@@ -81,7 +81,7 @@ def test_several_nodes_that_nothing_has_started_are_refused(tmp_path):
     assert "torchrun or srun" in done.stderr
 
 
-# ---- is everybody there ---------------------------------------------------------------------------------------------
+# ---- are all processes there ----------------------------------------------------------------------------------------
 def start(rank: int, world: int, port: int, folder: Path) -> AbstractContextManager["subprocess.Popen[str]"]:
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "RANK": str(rank)}
     env |= {
@@ -90,8 +90,8 @@ def start(rank: int, world: int, port: int, folder: Path) -> AbstractContextMana
         "TORCHELASTIC_RUN_ID": "x",
         "ATROUS_PREFLIGHT": "4",
     }
-    words = ["train", *MINIATURE, "total_batch=6", "trainer=ddp", f"trainer.devices={world}", f"run_dir='{folder}'"]
-    return started(*words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    overrides = ["train", *MINIATURE, "total_batch=6", "trainer=ddp", f"trainer.devices={world}", f"run_dir='{folder}'"]
+    return started(*overrides, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def free_port() -> int:
@@ -103,9 +103,9 @@ def free_port() -> int:
 def test_a_rank_that_is_missing_is_named_by_all_others(tmp_path):
     port = free_port()
     with start(0, 3, port, tmp_path) as first, start(2, 3, port, tmp_path) as third:
-        told = [process.communicate(timeout=120)[1] for process in (first, third)]
-    assert (first.returncode, third.returncode) == (2, 2), told
-    assert all("of 3 processes, rank 1 did not come within 4 s" in text for text in told)
+        errors = [process.communicate(timeout=120)[1] for process in (first, third)]
+    assert (first.returncode, third.returncode) == (2, 2), errors
+    assert all("of 3 processes, rank 1 did not come within 4 s" in text for text in errors)
     assert not (tmp_path / "config.yaml").exists()
 
 
@@ -113,15 +113,15 @@ def test_a_rank_that_is_missing_is_named_by_all_others(tmp_path):
 def test_a_rank_without_the_first_one_says_where_it_looked(tmp_path):
     port = free_port()
     with start(1, 2, port, tmp_path) as alone:
-        told = alone.communicate(timeout=120)[1]
+        errors = alone.communicate(timeout=120)[1]
     assert alone.returncode == 2
-    assert f"found no rank 0 at 127.0.0.1:{port} within 4 s" in told
+    assert f"found no rank 0 at 127.0.0.1:{port} within 4 s" in errors
 
 
 def test_torchrun_starts_a_run_and_the_ranks_are_shown_once(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
-    words = ["train", *MINIATURE, *DDP, f"run_dir='{tmp_path}'"]
-    done = subprocess.run([*command, "-m", "atrous", *words], capture_output=True, text=True, timeout=200)
+    overrides = ["train", *MINIATURE, *DDP, f"run_dir='{tmp_path}'"]
+    done = subprocess.run([*command, "-m", "atrous", *overrides], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("rank  host  device") == 1
     host = socket.gethostname()

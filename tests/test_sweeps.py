@@ -1,4 +1,4 @@
-"""Every table of the papers: its rows have the printed numbers and the counted weights, and train when small."""
+"""Every table of the papers: its rows have the printed numbers and numbers of weights, and train when small."""
 
 from functools import cache
 from itertools import product
@@ -11,9 +11,10 @@ from running import run_plain, take_a_step
 from atrous.config.build import build_network
 from atrous.config.folders import shipped_sweeps
 from atrous.config.place import CONF, SWEEPS
-from atrous.sweep.cell import key_of, plan
+from atrous.sweep.cell import key_of
+from atrous.sweep.plan import make_plan
 
-# As printed: mean IoU before and after the CRF, in the order of the paper's table (None: not told).
+# As printed: mean IoU before and after the CRF, in the order of the paper's table (None: not printed).
 PRINTED = {
     "v1_table1": [(59.80, 63.74), (61.30, 65.21), (64.38, 67.64), (62.25, 67.64), (64.21, 68.70)],
     "v1_table2": [(64.38, 67.64), (59.80, 63.74), (63.41, 67.14), (62.25, 67.64)],
@@ -52,14 +53,16 @@ def rows_of(sweep):
 
 
 @cache
-def planned(sweep, small=None):
-    return plan([f"sweeps={sweep}", "seed=0", *([f"small={small}"] if small else [])])
+def planned_sweep(sweep, small=None):
+    return make_plan([f"sweeps={sweep}", "seed=0", *([f"small={small}"] if small else [])])
 
 
 def rows_by_name(small=None):
-    """The rows as their experiments have them: a sweep may go through more than these."""
-    cells = [cell for sweep in SWEEP_NAMES for cell in planned(sweep, small).cells]
-    plain = [cell for cell in cells if {key_of(word) for word in cell.words} <= {"experiment", "seed", "small"}]
+    """The rows as their experiments define them: a sweep may have more than these."""
+    cells = [cell for sweep in SWEEP_NAMES for cell in planned_sweep(sweep, small).cells]
+    plain = [
+        cell for cell in cells if {key_of(override) for override in cell.overrides} <= {"experiment", "seed", "small"}
+    ]
     return {cell.experiment: OmegaConf.create(cell.config) for cell in plain}
 
 
@@ -85,8 +88,8 @@ def test_each_table_of_the_papers_and_each_question_has_a_sweep():
 @pytest.mark.parametrize(
     ("sweep", "small"), [*product(SWEEP_NAMES, [None, "shapes"]), ("v2_table3", "camvid"), ("v1_table1", "camvid")]
 )
-def test_a_sweep_has_its_rows_in_the_papers_order_also_when_small(sweep, small):
-    made = planned(sweep, small)
+def test_a_sweep_has_its_rows_in_the_papers_order_even_when_small(sweep, small):
+    made = planned_sweep(sweep, small)
     assert made.cfg.table.title
     assert [name.partition("/")[0] for name in made.rows()] == rows_of(sweep)
     assert made.cells[0].config["paper"]["comparable"] is (small is None)
@@ -94,12 +97,12 @@ def test_a_sweep_has_its_rows_in_the_papers_order_also_when_small(sweep, small):
 
 def test_a_row_is_run_with_three_seeds():
     assert {OmegaConf.load(SWEEPS / f"{name}.yaml").hydra.sweeper.params.seed for name in SWEEP_NAMES} == {"0,1,2"}
-    [cells] = plan(["sweeps=v2_table3", "experiment=v2_aspp_l"]).rows().values()
+    [cells] = make_plan(["sweeps=v2_table3", "experiment=v2_aspp_l"]).rows().values()
     assert [cell.seed for cell in cells] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("sweep", SWEEP_NAMES)
-def test_what_others_report_says_where(sweep):
+def test_what_others_report_has_a_source(sweep):
     for other in OmegaConf.load(SWEEPS / f"{sweep}.yaml").table.get("others", []):
         assert other.source
         assert other.keys() - {"row", "source"} <= {"miou", "miou_crf"}
@@ -114,7 +117,7 @@ def test_the_numbers_of_a_table_are_the_printed_ones(sweep, rows):
 
 @cache
 def weights_of(model, classes):
-    """Many rows have the network of another one."""
+    """Cached: many rows share a network."""
     with torch.device("meta"):
         network = build_network(OmegaConf.create(model), classes)
     return sum(parameter.numel() for parameter in network.parameters())
@@ -133,7 +136,7 @@ def test_msc_adds_five_branches_and_starts_from_the_network_without(rows):
     for name, base in (("v1_msc", "v1_deeplab"), ("v1_msc_largefov", "v1_largefov")):
         assert rows[name].paper.parameters - rows[base].paper.parameters == 1_206_121
         assert rows[name].train_only == "msc"
-    made = plan(["sweeps=v1_table1", "optim.lr=0.002", "seed=1"])
+    made = make_plan(["sweeps=v1_table1", "optim.lr=0.002", "seed=1"])
     cells = {name.partition("/")[0]: cell for name, [cell] in made.rows().items()}
     assert cells["v1_msc"].config["weights"] == str(cells["v1_deeplab"].path)
     assert cells["v1_msc_largefov"].config["weights"] == str(cells["v1_largefov"].path)
@@ -180,15 +183,15 @@ def test_a_small_row_takes_a_step(name, small_rows):
 
 @cache
 def loss_of_a_step(config):
-    """Rows that differ in the length of their runs, say, take the same one."""
+    """Rows that differ, say, in the length of their runs take the same step."""
     return take_a_step(OmegaConf.create(config), pictures=2)
 
 
 # One of each kind; tests/test_experiments.py does the same with rows in their own size, on their own data.
 @pytest.mark.parametrize("name", ["v1_msc_largefov", "v2_step_30x6k", "v2_resnet101_msc", "v2_cityscapes_aspp"])
 def test_a_small_row_trains_and_scores(name, tmp_path):
-    words = ["small=shapes", "model.backbone.width=8", "data.size=33", "data.val_pictures=2", "total_batch=2"]
-    words += ["trainer.max_steps=1", "trainer.val_check_interval=1", "trainer.accelerator=cpu", "crf=null"]
-    words += ["trainer.precision=32-true", "logger=null", "callback=null", "workers=0"]
-    result = run_plain(f"experiment={name}", *words, folder=tmp_path)
+    overrides = ["small=shapes", "model.backbone.width=8", "data.size=33", "data.val_pictures=2", "total_batch=2"]
+    overrides += ["trainer.max_steps=1", "trainer.val_check_interval=1", "trainer.accelerator=cpu", "crf=null"]
+    overrides += ["trainer.precision=32-true", "logger=null", "callback=null", "workers=0"]
+    result = run_plain(f"experiment={name}", *overrides, folder=tmp_path)
     assert result["protocol"]["iteration"] == 1

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -216,8 +216,8 @@ def dispatch(request: Request) -> None:
         from atrous.command.sweep import around
 
         _open_console()
-        with around(request.overrides) as request.flags.overrides:
-            run_hydra(request)
+        with around(request.overrides, partial(call, "sweep")) as (request.flags.overrides, task):
+            run_hydra(request, task)
     else:
         call(request.verb, request.overrides)
 
@@ -229,7 +229,7 @@ def call(verb: str, argument: Any) -> Any:
     return getattr(import_module(module), function)(argument)
 
 
-def run_hydra(request: Request) -> None:
+def run_hydra(request: Request, sweep_task: Callable[[Any], Any] | None = None) -> None:
     """Do what `@hydra.main` does, but with the arguments after the verb, and with errors raised rather than printed.
     sys.argv stays whole, because Lightning starts the other processes of a DDP run from it."""
     from hydra._internal.hydra import Hydra
@@ -241,7 +241,8 @@ def run_hydra(request: Request) -> None:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if request.verb == "sweep" or request.flags.multirun:  # its launcher wants to know of a failure
-        _run_hydra(request.flags, request.parser, partial(call, request.verb), str(CONF), request.config_name)
+        run = sweep_task or partial(call, request.verb)
+        _run_hydra(request.flags, request.parser, run, str(CONF), request.config_name)
         return
     task = HydraTask(request.verb)
     if request.is_plain:

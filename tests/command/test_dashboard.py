@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 
 import pytest
@@ -8,28 +9,28 @@ from wandb_server import wandb_server
 from atrous.__main__ import main
 from atrous.config.override import absences
 from atrous.digest import file_digest
-from atrous.sweep.cell import plan
+from atrous.sweep.plan import make_plan
 
-WORDS = [*(word for word in MINIATURE if not word.startswith(("logger", "crf"))), "crf=null"]
-SWEEP = [*WORDS, "model/head=largefov,aspp_s"]
-PLANNED = absences(SWEEP, "sweep")  # as `atrous` reads them
+OVERRIDES = [*(each for each in MINIATURE if not each.startswith(("logger", "crf"))), "crf=null"]
+SWEEP = [*OVERRIDES, "model/head=largefov,aspp_s"]
+PLANNED = absences(SWEEP, "sweep")  # as `atrous` reads it
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """A folder in which one run of a sweep has ended and been evaluated, the other one has not begun."""
+    """A folder in which one run of a sweep has ended and been evaluated, and the other has not begun."""
     folder = tmp_path_factory.mktemp("swept")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("WANDB_MODE", "offline")
-        (first, _) = plan(PLANNED).cells
-        run_plain(*first.words, f"run_dir='{first.path}'", f"name='{first.row}'", "logger=wandb")
+        (first, _) = make_plan(PLANNED).cells
+        run_plain(*first.overrides, f"run_dir='{first.path}'", f"name='{first.row}'", "logger=wandb")
         path = folder / first.path / "evaluate" / "val" / "result.json"
         path.parent.mkdir(parents=True)
         trimap = {"width": list(range(1, 41)), "mean_iou": [0.01 * width for width in range(1, 41)]}
         result = json.loads((first.path / "result.json").read_text())
-        told = {"of": file_digest(first.path / "result.json"), "trimap": trimap, "trimap_crf": None}
-        path.write_text(json.dumps(result | told))
+        scored = {"of": file_digest(first.path / "result.json"), "trimap": trimap, "trimap_crf": None}
+        path.write_text(json.dumps(result | scored))
     return folder
 
 
@@ -41,17 +42,17 @@ def test_without_a_login_the_specification_is_a_file_and_nothing_is_sent(swept, 
     monkeypatch.chdir(swept)
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert main(["dashboard", *SWEEP]) == 0
-    told = capsys.readouterr().out
-    path = plan(PLANNED).folder / "dashboard.json"
-    assert str(path) in told
-    assert "wandb login" in told
+    output = capsys.readouterr().out
+    path = make_plan(PLANNED).folder / "dashboard.json"
+    assert str(path) in output
+    assert "wandb login" in output
     made = json.loads(path.read_text())
     assert made.keys() == {"workspace", "report"}
 
     spec = json.dumps(made["workspace"])
     for logged in ("val/miou", "train/loss", "iou/ground", "iou/moon", "parameters", "val/pictures"):
         assert logged in spec, logged
-    result = json.loads((plan(PLANNED).cells[0].path / "result.json").read_text())
+    result = json.loads((make_plan(PLANNED).cells[0].path / "result.json").read_text())
     assert f"{100 * result['scores']['mean_iou']:.2f}" in blocks(made)
     assert "| 1/1 |" in blocks(made)
     assert "| 0/1 |" in blocks(made)
@@ -59,10 +60,11 @@ def test_without_a_login_the_specification_is_a_file_and_nothing_is_sent(swept, 
 
 
 @pytest.mark.slow
-def test_with_a_login_both_pages_are_published_and_the_second_time_renewed(swept):
+def test_with_a_login_both_pages_are_published_and_the_second_time_replaced(swept, tmp_path):
+    folder = shutil.copytree(swept, tmp_path / "swept")
     with wandb_server() as server:
         for _ in range(2):
-            done = atrous("dashboard", *SWEEP, cwd=swept, env=server.environment)
+            done = atrous("dashboard", *SWEEP, cwd=folder, env=server.environment)
             assert done.returncode == 0, done.stderr
         assert not server.unknown
     assert f"workspace  {server.url}/me/atrous?nw=" in done.stdout
@@ -76,16 +78,16 @@ def test_with_a_login_both_pages_are_published_and_the_second_time_renewed(swept
     assert json.dumps(curves.name)[1:-1] in report["spec"]
 
 
-def test_without_the_package_a_line_says_how_to_install_it(swept, monkeypatch, capsys):
+def test_without_the_package_one_line_says_how_to_install_it(swept, monkeypatch, capsys):
     monkeypatch.chdir(swept)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     for name in ("wandb_workspaces.workspaces", "wandb_workspaces.reports.v2"):
         monkeypatch.setitem(sys.modules, name, None)
     assert main(["dashboard", *SWEEP]) == 2
-    told = capsys.readouterr().err
-    assert "pip install 'atrous[dashboard]'" in told
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "pip install 'atrous[dashboard]'" in message
+    assert message.count("\n") == 1
 
 
 def test_runs_that_go_nowhere_in_wandb_have_no_dashboard(swept, monkeypatch, capsys):

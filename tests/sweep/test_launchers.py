@@ -1,4 +1,4 @@
-"""The same sweep by Hydra's other launchers: runs that are the very ones of `atrous train`."""
+"""The same sweep by Hydra's other launchers: its runs are the very runs of `atrous train`."""
 
 import json
 from pathlib import Path
@@ -7,27 +7,27 @@ import pytest
 from running import MINIATURE, atrous
 
 from atrous.config.override import absences
-from atrous.sweep.cell import plan
+from atrous.sweep.plan import make_plan
 
-USUAL = [word for word in MINIATURE if not word.startswith("trainer.max_steps")]
-WORDS = [*USUAL, "trainer.max_steps=6"]
+USUAL = [override for override in MINIATURE if not override.startswith("trainer.max_steps")]
+OVERRIDES = [*USUAL, "trainer.max_steps=6"]
 
 
 def sweep_four(folder: Path, *launcher: str) -> None:
-    words = [*WORDS, "model/head=largefov,aspp_s", "seed=0,1", *launcher]
-    done = atrous("sweep", *words, cwd=folder, timeout=280)
+    overrides = [*OVERRIDES, "model/head=largefov,aspp_s", "seed=0,1", *launcher]
+    done = atrous("sweep", *overrides, cwd=folder, timeout=280)
     assert done.returncode == 0, done.stderr
     assert len(list(folder.glob("runs/**/seed?/result.json"))) == 4
-    planned = plan(absences(words, "sweep"))
-    cells = planned.cells
+    plan = make_plan(absences(overrides, "sweep"))
+    cells = plan.cells
     assert len(cells) == 4
-    assert (folder / planned.folder / "index.html").exists()
-    for cell in cells:  # by the hash of what `atrous train` would make of the same words
+    assert (folder / plan.folder / "index.html").exists()
+    for cell in cells:  # by the hash of what `atrous train` would make of the same overrides
         assert json.loads((folder / cell.path / "result.json").read_text())["config_hash"] == cell.folder.digest
-        # Scored as under our own launcher, where that was asked.
-        assert len(list((folder / cell.path).glob("evaluate/*/pictures.npz"))) == planned.cfg.evaluate
+        # Scored as under our own launcher, if at all.
+        assert len(list((folder / cell.path).glob("evaluate/*/pictures.npz"))) == plan.cfg.evaluate
         assert not (folder / cell.path / "probs").exists()
-    again = atrous("train", *cells[-1].words, cwd=folder)
+    again = atrous("train", *cells[-1].overrides, cwd=folder)
     assert again.returncode == 0, again.stderr
     assert "this run is complete" in again.stdout
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
-from atrous.sweep.cell import plan
-from atrous.sweep.files import keep, show, write
+from atrous.sweep.files import keep, summary, write_report
+from atrous.sweep.plan import Plan, make_plan
+from atrous.sweep.record import SweepReport
 
 log = logging.getLogger("atrous")
 
 
-def report(words: Sequence[str]) -> dict[str, Any]:
-    """`words` as `atrous sweep` takes them."""
-    planned = plan(words)
-    data = write(planned)
-    log.info(show(planned, data))
-    if planned.cfg.keep:
-        log.info("kept in " + " and ".join(map(str, keep(data))))
-    return data
+def report(overrides: Sequence[str]) -> SweepReport:
+    """`overrides`: those of `atrous sweep`."""
+    return write_and_show(make_plan(overrides))
+
+
+def write_and_show(plan: Plan) -> SweepReport:
+    written = write_report(plan)
+    log.info(summary(plan, written))
+    if plan.cfg.keep:
+        log.info("kept in " + " and ".join(map(str, keep(written))))
+    return written

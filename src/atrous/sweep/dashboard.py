@@ -1,68 +1,73 @@
-"""A sweep's page in W&B as code: a workspace to look around in, and a report to send to somebody."""
+"""A sweep's pages in W&B as code: a workspace to look around in, and a report to send to somebody."""
 
 from __future__ import annotations
 
 import unicodedata
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from atrous.sweep.cell import Plan
-from atrous.sweep.table import markdown
+from atrous.sweep.plan import Plan
+from atrous.sweep.record import ENDS, SweepReport
+from atrous.sweep.render import escape_cell, markdown
 
 WIDTHS = (1, 5, 10, 20, 40)
 """Of trimaps, in pixels."""
 
 
 class Dashboard:
-    """`data`: the sweep's `report`; `curves`: the id of the W&B run that holds the trimap curves, if they are there."""
+    """`curves`: the id of the W&B run that holds the trimap curves, if there is one."""
 
-    def __init__(self, planned: Plan, data: Mapping[str, Any], entity: str, curves: str | None = None):
+    def __init__(self, plan: Plan, report: SweepReport, entity: str, curves: str | None = None):
         self.ws, self.wr, self.expr = interfaces()
-        self.data = data
-        self.entity, self.project = entity, project_of(planned)
-        self.name, self.curves = planned.name, curves
-        self.ids = [wandb_id for cell in planned.cells if (wandb_id := wandb_id_of(cell.path))]
+        self.data = report
+        self.entity, self.project = entity, project_of(plan)
+        self.name, self.curves = plan.name, curves
+        self.ids = [wandb_id for cell in plan.cells if (wandb_id := wandb_id_of(cell.path))]
 
     # ---- which runs, and what of them ---------------------------------------------------------------------------
     def filters(self) -> Any:
-        """Those of the sweep's group, and those that it found there already, trained by themselves."""
+        """The runs of the sweep's group, and those of its runs that were trained before, by themselves."""
         group = self.expr.Config("sweep") == self.name
         return self.expr.Or(group, self.expr.Metric("ID").isin(self.ids)) if self.ids else [group]
 
     def sections(self) -> dict[str, list[Any]]:
-        """{title: panels}. All names in them are those by which runs log."""
-        wr, row = self.wr, self.wr.Config("row")
-        ends = ("", "_crf") if any(row["miou_crf"] for row in self.data["rows"]) else ("",)
-        curve = {"x": "trainer/global_step", "groupby": row, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
-        bars = {"groupby": row, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
-        columns = [
-            wr.Config("row"),
-            wr.Config("seed"),
-            *map(wr.SummaryMetric, ["parameters", *(f"miou{e}" for e in ends)]),
-        ]
+        """{title: panels}, by the names under which runs log."""
+        ends = ENDS if any(row.scores["_crf"].miou for row in self.data.rows) else ("",)
         return {
-            "Learning curves": [
-                wr.LinePlot(title=title, y=[key], **curve)
-                for title, key in (("mean IoU", "val/miou"), ("loss", "train/loss"), ("learning rate", "lr/weight"))
-            ],
-            "Mean IoU": [
-                *(wr.BarPlot(title=f"miou{end}", metrics=[f"miou{end}"], **bars) for end in ends),
-                wr.ScatterPlot(
-                    title="mean IoU against parameters",
-                    x=wr.SummaryMetric("parameters"),
-                    y=wr.SummaryMetric(f"miou{ends[-1]}"),
-                ),
-                wr.ParallelCoordinatesPlot(columns=[wr.ParallelCoordinatesPlotColumn(metric=c) for c in columns]),
-            ],
-            "Classes": [wr.BarPlot(title=f"IoU of {c}", metrics=[f"iou/{c}"], **bars) for c in self.classes()],
-            "Pictures": [wr.MediaBrowser(title="truth, prediction, CRF", media_keys=["val/pictures"])],
+            "Learning curves": self.learning_curves(),
+            "Mean IoU": self.mean_iou(ends),
+            "Classes": [self.bars(f"IoU of {name}", f"iou/{name}") for name in self.classes()],
+            "Pictures": [self.wr.MediaBrowser(title="truth, prediction, CRF", media_keys=["val/pictures"])],
         }
+
+    def learning_curves(self) -> list[Any]:
+        titles = {"val/miou": "mean IoU", "train/loss": "loss", "lr/weight": "learning rate"}
+        return [
+            self.wr.LinePlot(title=title, x="trainer/global_step", y=[key], **self.over_seeds())
+            for key, title in titles.items()
+        ]
+
+    def mean_iou(self, ends: tuple[str, ...]) -> list[Any]:
+        wr, names = self.wr, [f"miou{end}" for end in ends]
+        parameters, last = wr.SummaryMetric("parameters"), wr.SummaryMetric(names[-1])
+        columns = [wr.Config("row"), wr.Config("seed"), parameters, *map(wr.SummaryMetric, names)]
+        return [
+            *(self.bars(name, name) for name in names),
+            wr.ScatterPlot(title="mean IoU against parameters", x=parameters, y=last),
+            wr.ParallelCoordinatesPlot(columns=[wr.ParallelCoordinatesPlotColumn(metric=c) for c in columns]),
+        ]
+
+    def bars(self, title: str, metric: str) -> Any:
+        return self.wr.BarPlot(title=title, metrics=[metric], **self.over_seeds())
+
+    def over_seeds(self) -> dict[str, Any]:
+        """Group runs by their row: the mean over the seeds, and their deviation."""
+        return {"groupby": self.wr.Config("row"), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 
     def classes(self) -> list[str]:
         """Known from the first run that has ended."""
-        return list(next((row["iou"] for row in self.data["rows"] if row["iou"]), {}))
+        return list(next((row.scores[""].iou for row in self.data.rows if row.scores[""].iou), {}))
 
     # ---- the two pages ------------------------------------------------------------------------------------------
     def workspace(self) -> Any:
@@ -80,17 +85,17 @@ class Dashboard:
         )
 
     def report(self) -> Any:
-        wr, blocks = self.wr, [self.wr.MarkdownBlock(text=markdown(dict(self.data)))]
+        wr, blocks = self.wr, [self.wr.MarkdownBlock(text=markdown(self.data))]
         for name, panels in self.sections().items():
             blocks += [wr.H2(text=name), self.grid(panels, self.filters())] if panels else []
-        if told := trimaps(self.data):
-            blocks += [wr.H2(text="Along boundaries"), wr.MarkdownBlock(text=told)]
+        if table := trimap_table(self.data):
+            blocks += [wr.H2(text="Along boundaries"), wr.MarkdownBlock(text=table)]
             if self.curves:
                 keys = list(trimap_curves(self.data))
                 plot = wr.LinePlot(title="mean IoU in a trimap", x="width", y=keys, title_x="width in pixels")
                 blocks.append(self.grid([plot], [self.expr.Metric("ID") == self.curves]))
         return wr.Report(
-            entity=self.entity, project=self.project, title=self.data["title"][:128], blocks=blocks, width="fluid"
+            entity=self.entity, project=self.project, title=self.data.title[:128], blocks=blocks, width="fluid"
         )
 
     def grid(self, panels: list[Any], filters: Any) -> Any:
@@ -99,6 +104,7 @@ class Dashboard:
 
 
 def interfaces() -> tuple[Any, Any, Any]:
+    """wandb-workspaces, an optional extra: its modules for workspaces, for reports, and for filters."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it is written for pydantic 1
@@ -113,22 +119,22 @@ def interfaces() -> tuple[Any, Any, Any]:
 
 
 def specification(page: Any) -> dict[str, Any]:
-    """What would be sent to the server for it."""
+    """A page as it is sent to the server."""
     return page._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def without_symbols(name: str) -> str:
-    """A workspace's name must have none, and `=` is one."""
+    """A workspace's name must have no symbols, and `=` is one."""
     return "".join(" " if unicodedata.category(letter).startswith("S") else letter for letter in name)
 
 
-# ---- what the runs have found ---------------------------------------------------------------------------------------
-def project_of(planned: Plan) -> str:
-    """All runs of a sweep are in one."""
-    told = {(cell.config["logger"] or {}).get("wandb", {}).get("project") for cell in planned.cells}
-    if len(told) != 1 or None in told:
+# ---- what is shown --------------------------------------------------------------------------------------------------
+def project_of(plan: Plan) -> str:
+    """The W&B project of all runs."""
+    projects = {(cell.config["logger"] or {}).get("wandb", {}).get("project") for cell in plan.cells}
+    if len(projects) != 1 or None in projects:
         raise ValueError("the runs of this sweep are not in one project of W&B: logger=wandb, logger.wandb.project=…")
-    return str(told.pop())
+    return str(projects.pop())
 
 
 def wandb_id_of(run: Path) -> str | None:
@@ -136,19 +142,20 @@ def wandb_id_of(run: Path) -> str | None:
     return path.read_text().strip() if path.exists() else None
 
 
-def trimap_curves(data: Mapping[str, Any]) -> dict[str, list[float]]:
+def trimap_curves(report: SweepReport) -> dict[str, list[float]]:
     """{trimap/<row>: % for a width of 1, 2, … pixels}"""
     curves: dict[str, list[float]] = {}
-    for row in data["rows"]:
-        for end, name in (("", row["row"]), ("_crf", f"{row['row']}, with the CRF")):
-            if row[f"trimap{end}"]:
-                curves[f"trimap/{name}"] = row[f"trimap{end}"]["mean_iou"]
+    for row in report.rows:
+        for end, name in (("", row.row), ("_crf", f"{row.row}, with the CRF")):
+            if trimap := row.scores[end].trimap:
+                curves[f"trimap/{name}"] = trimap["mean_iou"]
     return curves
 
 
-def trimaps(data: Mapping[str, Any]) -> str:
+def trimap_table(report: SweepReport) -> str:
+    """The curves at some widths, in Markdown; empty where there are none."""
     lines = [["mean IoU within", *(f"{width} px" for width in WIDTHS)], ["---"] + ["---:"] * len(WIDTHS)]
-    for name, curve in trimap_curves(data).items():
+    for name, curve in trimap_curves(report).items():
         values = [f"{curve[width - 1]:.2f}" if width <= len(curve) else "" for width in WIDTHS]
-        lines.append([name.removeprefix("trimap/").replace("|", "\\|"), *values])
+        lines.append([escape_cell(name.removeprefix("trimap/")), *values])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) if len(lines) > 2 else ""

@@ -1,4 +1,4 @@
-"""What a sweep leaves beside its runs, and in the repository where its numbers are kept."""
+"""The files of a sweep: in its folder beside the runs, and in the repository where its numbers are kept."""
 
 from __future__ import annotations
 
@@ -6,42 +6,47 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 from atrous.config.place import CLONE
 from atrous.disk import make_folder, write_whole
-from atrous.sweep.cell import Plan
-from atrous.sweep.page import page
-from atrous.sweep.report import report
-from atrous.sweep.table import comma_separated, latex, markdown, terminal
+from atrous.sweep.plan import Plan
+from atrous.sweep.record import SweepReport
+from atrous.sweep.render import comma_separated, latex, markdown, terminal
+from atrous.sweep.report import make_report
 
 KEPT = CLONE / "benchmarks" / "results" / "sweep"
 README = CLONE / "README.md"
 
 
-def write(planned: Plan) -> dict[str, Any]:
-    """report.json, table.md, table.tex, table.csv and index.html in the sweep's folder."""
-    data, folder = report(planned), make_folder(planned.folder, "sweeps")
-    texts = {"report.json": as_json(data), "table.md": markdown(data), "table.tex": latex(data)}
-    texts |= {"table.csv": comma_separated(data), "index.html": page(planned, data)}
+def write_report(plan: Plan) -> SweepReport:
+    """Write report.json, table.md, table.tex, table.csv and index.html into the sweep's folder."""
+    from atrous.sweep.page import make_page  # imports torch, by way of atrous.draw: a sweep is planned without
+
+    report, folder = make_report(plan), make_folder(plan.folder, "sweeps")
+    texts = {"report.json": as_json(report), "table.md": markdown(report), "table.tex": latex(report)}
+    texts |= {"table.csv": comma_separated(report), "index.html": make_page(plan, report)}
     for name, text in texts.items():
         write_whole(folder / name, text.encode())
-    return data
+    return report
 
 
-def as_json(data: dict[str, Any]) -> str:
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+def as_json(report: SweepReport) -> str:
+    return json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n"
 
 
-def show(planned: Plan, data: dict[str, Any]) -> str:
-    """What is said at the end."""
-    lacking = sum(cell["state"] != "finished" for row in data["rows"] for cell in row["cells"])
-    total = sum(len(row["cells"]) for row in data["rows"])
-    told = f"{lacking} of {total} runs have no result: the same command goes on\n" if lacking else ""
+def read_report(path: Path) -> SweepReport:
+    return SweepReport.from_dict(json.loads(path.read_text()))
+
+
+def summary(plan: Plan, report: SweepReport) -> str:
+    """The table for the terminal, and where the files are."""
+    cells = [cell for row in report.rows for cell in row.cells]
+    lacking = sum(cell.state != "finished" for cell in cells)
+    missing = f"{lacking} of {len(cells)} runs have no result: the same command goes on\n" if lacking else ""
     return (
-        f"\n{terminal(data)}\n{told}\n{planned.folder}/\n"
+        f"\n{terminal(report)}\n{missing}\n{plan.folder}/\n"
         "  index.html    the page: table, curves, classes, pictures side by side\n"
-        "  table.md  table.tex  table.csv    report.json    and in log/ what each run said"
+        "  table.md  table.tex  table.csv    report.json    and in log/ the output of each run"
     )
 
 
@@ -56,15 +61,16 @@ def check_clone() -> None:
         raise ValueError(f"`keep=true` needs a clone of the repository, whose README it writes: there is no {README}")
 
 
-def keep(data: dict[str, Any]) -> list[Path]:
-    """Its numbers in benchmarks/results/sweep/, its table in the README's block of this command, if there is one."""
+def keep(report: SweepReport) -> list[Path]:
+    """Put the numbers into benchmarks/results/sweep/, and the table into the README's block of this command, if it has
+    one."""
     check_clone()
-    if not any(row["seeds"] for row in data["rows"]):
+    if not any(row.seeds for row in report.rows):
         raise ValueError("`keep=true`, but no run of this sweep has ended: there is nothing to keep yet")
-    path = make_folder(KEPT, "keep") / f"{kept_name(data['command'])}.json"
-    write_whole(path, as_json(data).encode())
+    path = make_folder(KEPT, "keep") / f"{kept_name(report.command)}.json"
+    write_whole(path, as_json(report).encode())
     text = README.read_text()
-    with_table = rewritten(text)
+    with_table = renew_tables(text)
     if with_table != text:
         write_whole(README, with_table.encode())
     return [path, README]
@@ -73,11 +79,12 @@ def keep(data: dict[str, Any]) -> list[Path]:
 BLOCK = re.compile(r"(<!-- results: (.+?) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
-def rewritten(readme: str) -> str:
-    """Each block between `<!-- results: name of the file -->` and `<!-- /results -->` as the kept results have it."""
+def renew_tables(readme: str) -> str:
+    """Fill each block from `<!-- results: name of the file -->` to `<!-- /results -->` with the table of the kept
+    results."""
 
-    def block(found: re.Match[str]) -> str:
-        data = json.loads((KEPT / f"{found[2]}.json").read_text())
-        return f"{found[1]}\n{markdown(data)}\n{found[3]}"
+    def block(match: re.Match[str]) -> str:
+        table = markdown(read_report(KEPT / f"{match[2]}.json"))
+        return f"{match[1]}\n{table}\n{match[3]}"
 
     return BLOCK.sub(block, readme)

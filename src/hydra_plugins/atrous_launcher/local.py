@@ -1,9 +1,8 @@
-"""hydra/launcher=local: a process for each run of a sweep, started with plain overrides, packed onto the devices."""
+"""hydra/launcher=local: a process for each run of a sweep, started with plain overrides and packed onto the devices."""
 
-# No postponed annotations here: Hydra executes this file before it is a module by which a dataclass could read them.
+# No postponed annotations: Hydra executes this file before it is a module in which a dataclass could resolve them.
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
@@ -16,7 +15,7 @@ from omegaconf import DictConfig
 class LocalConf:
     _target_: str = "hydra_plugins.atrous_launcher.local.LocalLauncher"
     devices_per_job: int | None = None  # GPUs, or shares of the cores; null: the run's trainer.devices
-    jobs: int | None = None  # at a time; null: as many as have devices; on a CPU a core and 4 GB for each
+    jobs: int | None = None  # at a time; null: as many as there are devices for; on a CPU a core and 4 GB for each
     grace: float = 120.0  # seconds to save after a signal, before a run is killed
 
 
@@ -32,9 +31,10 @@ class LocalLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config = config
+        self.failures: list[str] = getattr(task_function, "failures", [])  # atrous.sweep.session.SweepTask's
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from atrous.sweep.launch import launch  # what Hydra looks through at every start must be light
+        from atrous.sweep.launch import LaunchSettings, launch  # Hydra imports every plugin at every start
 
-        how: dict[str, Any] = {"devices_per_job": self.devices_per_job, "jobs": self.jobs, "grace": self.grace}
-        return launch(job_overrides, self.config, **how)
+        settings = LaunchSettings(self.devices_per_job, self.jobs, self.grace)
+        return launch(job_overrides, self.config, settings, self.failures)
