@@ -12,7 +12,7 @@ from atrous.sweep.record import ENDS, SweepReport
 from atrous.sweep.render import escape_cell, markdown
 
 WIDTHS = (1, 5, 10, 20, 40)
-"""Of trimaps, in pixels."""
+"""The trimaps that are shown, in pixels."""
 
 
 class Dashboard:
@@ -108,7 +108,7 @@ def interfaces() -> tuple[Any, Any, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it is written for pydantic 1
-            import wandb_workspaces.reports.v2 as wr
+            import wandb_workspaces.reports.v2 as wr  # an optional extra
             import wandb_workspaces.workspaces as ws
             from wandb_workspaces import expr
     except ImportError:
