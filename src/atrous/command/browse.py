@@ -73,7 +73,7 @@ def render(title: str, facts: Mapping[str, str], samples: Sequence[Sample], labe
         for entry in legend_entries((sample.label for sample in samples), labels)
     ]
     data = {"title": title, "facts": facts, "classes": classes, "cards": [card(sample) for sample in samples]}
-    return fill(template("browse"), title, data)
+    return fill(template("browse.html"), title, data)
 
 
 def card(sample: Sample) -> dict[str, Any]:

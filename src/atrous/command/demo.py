@@ -16,7 +16,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from atrous.inference.demo_page import PAGE, build_page, theme
+from atrous.draw.page import template
+from atrous.inference.demo_page import build_page, theme
 from atrous.inference.predictor import open_predictor
 from atrous.inference.studio import Studio, examples, first_crf
 
@@ -96,7 +97,8 @@ def launch(gradio: Any, blocks: Any, port: int) -> str:
     blocks.launch(
         server_name=ADDRESS, server_port=port, share=False, inbrowser=False, prevent_thread_lock=True, quiet=True,
         state_session_capacity=OPEN_PAGES, max_file_size="200mb", ssr_mode=False, pwa=False, mcp_server=False,
-        run_history=False, enable_monitoring=False, footer_links=[], root_path="", theme=theme(gradio), css=PAGE,
+        run_history=False, enable_monitoring=False, footer_links=[], root_path="", theme=theme(gradio),
+        css=template("demo_page.css"),
     )  # fmt: skip
     return f"http://{ADDRESS}:{port}/"
 

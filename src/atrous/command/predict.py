@@ -11,7 +11,9 @@ from PIL import Image
 
 from atrous.disk import make_folder
 from atrous.inference.batch_files import check_written, end_with
-from atrous.inference.predict import VERB, PredictionWriter, find_files, pictures, plan, predict_all
+from atrous.inference.predict import PredictionWriter, pictures, predict_all
+from atrous.inference.predict_job import find_files, plan
+from atrous.inference.predict_settings import VERB
 from atrous.inference.predictor import open_predictor
 
 log = logging.getLogger("atrous")

@@ -17,8 +17,8 @@ from atrous.draw.png import png
 
 
 def template(name: str) -> str:
-    """Read the HTML of the page `name`, which `fill` completes."""
-    return files("atrous.draw").joinpath("templates", f"{name}.html").read_text("utf-8")
+    """Read a file of templates/: the HTML of a page, which `fill` completes, or a part of one."""
+    return files("atrous.draw").joinpath("templates", name).read_text("utf-8")
 
 
 def fill(page: str, title: str, data: Any) -> str:

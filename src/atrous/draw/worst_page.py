@@ -63,4 +63,4 @@ def render(title: str, facts: dict[str, str], cards: Sequence[dict], labels: Lab
         "titles": ["truth", "prediction", "after the CRF"],
         "cards": list(cards),
     }
-    return fill(template("worst"), title, data)
+    return fill(template("worst.html"), title, data)

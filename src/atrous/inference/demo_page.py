@@ -21,45 +21,6 @@ from atrous.inference.predictor import Predictor
 from atrous.inference.segmenter import pixels
 from atrous.inference.studio import Segmented, Studio
 
-PAGE = """
-.gradio-container main.contain { padding: 8px 12px; }
-.gradio-container .main { max-width: 1720px !important; padding: 12px 20px !important; }
-#heading h1 { margin: 0; font-size: 24px; font-weight: 650; color: var(--body-text-color); }
-#heading p { margin: 2px 0 0; font-size: 14px; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
-#heading b { font-weight: 600; color: var(--body-text-color); }
-#crf .block { padding: 8px 12px; }
-#crf .min_value, #crf .max_value { display: none; }
-#crf input[type=number] { width: 58px; padding: 2px 6px; text-align: right; }
-#reset { border-radius: 0; }
-/* gradio fades what is about to change. Here it stays, to be compared, and a bar tells of work that takes longer. */
-#viewer [data-testid=status-tracker] { display: none; }
-#viewer .pending { opacity: 1 !important; }
-#viewer .html-container.pending::after {
-  content: ""; position: fixed; z-index: 100; inset: 0 0 auto 0; height: 3px; opacity: 0;
-  background: var(--color-accent); transform-origin: left; animation: working 1.2s ease-in-out 0.3s infinite;
-}
-@keyframes working {
-  0% { opacity: 1; transform: scaleX(0); }
-  70% { opacity: 1; transform: scaleX(1); }
-  100% { opacity: 0; transform: scaleX(1); }
-}
-"""
-
-THUMBNAILS = """
-display: grid; grid-template-columns: repeat(4, 1fr); gap: 8px;
-p { grid-column: 1 / -1; margin: 0; font-size: 14px; color: var(--body-text-color-subdued); }
-button { padding: 0; border-radius: 6px; overflow: hidden; aspect-ratio: 1; cursor: pointer; }
-button:hover, button:focus-visible { outline: 2px solid var(--color-accent); outline-offset: 1px; }
-img { width: 100%; height: 100%; margin: 0; object-fit: cover; display: block; }
-"""
-
-ON_THUMBNAIL = """
-element.addEventListener("click", event => {
-  const button = event.target.closest("button");
-  if (button) trigger("select", {index: Number(button.dataset.index)});
-});
-"""
-
 
 class Slider(NamedTuple):
     key: str
@@ -119,8 +80,9 @@ def thumbnails(gradio: Any, pictures: Sequence[tuple[np.ndarray, str]]) -> Any:
         for k, (image, name) in enumerate(pictures)
     ]
     return gradio.HTML(
-        "<p>or click a validation picture of the run</p>" + "".join(buttons), css_template=THUMBNAILS,
-        js_on_load=ON_THUMBNAIL, apply_default_css=False, visible=bool(pictures), elem_id="examples",
+        "<p>or click a validation picture of the run</p>" + "".join(buttons),
+        css_template=template("demo_thumbnails.css"), js_on_load=template("demo_thumbnails.js"),
+        apply_default_css=False, visible=bool(pictures), elem_id="examples",
     )  # fmt: skip
 
 
@@ -213,7 +175,7 @@ def errors_on_page(gradio: Any, names: Mapping[str, str] | None = None) -> Itera
 
 def pieces() -> tuple[str, str, str]:
     """The viewer's HTML, CSS and JavaScript, which gradio takes one by one, from the one file that holds them."""
-    text = template("demo")
+    text = template("demo.html")
     css, _, rest = text.partition("<style>")[2].partition("</style>")
     body, _, rest = rest.partition("<script>")
     return body.strip(), css, rest.partition("</script>")[0]

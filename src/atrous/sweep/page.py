@@ -29,7 +29,7 @@ def make_page(plan: Plan, report: SweepReport) -> str:
         "pictures": side_by_side(pictures),
         "classes": classes(pictures),
     }
-    return fill(template("report"), report.title, content)
+    return fill(template("report.html"), report.title, content)
 
 
 def table_content(report: SweepReport) -> dict[str, Any]:

@@ -100,18 +100,19 @@ class ReportRow:
         return row | {"protocol": protocol}
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any], schema: int) -> ReportRow:
+    def from_dict(cls, row: Mapping[str, Any]) -> ReportRow:
         scores = {end: read_scores(row, end) for end in ENDS}
         kept = {each.name: row[each.name] for each in fields(cls) if each.name != "scores"}
-        kept["cells"] = [read_cell(cell, schema) for cell in row["cells"]]
+        kept["cells"] = [read_cell(cell) for cell in row["cells"]]
         kept["published"] = PublishedRow(**row["published"])
         kept["curve"] = [(step, score) for step, score in row["curve"]]
         return cls(**kept, scores=scores)
 
 
-def read_cell(cell: Mapping[str, Any], schema: int) -> ReportCell:
-    """Schema 1 has the note under another key."""
-    return ReportCell(cell["seed"], cell["path"], cell["state"], cell["told" if schema == 1 else "note"])
+def read_cell(cell: Mapping[str, Any]) -> ReportCell:
+    """The note is the last entry of a cell; schema 1 has another key for it."""
+    *_, note = cell.values()
+    return ReportCell(cell["seed"], cell["path"], cell["state"], note)
 
 
 def read_scores(row: Mapping[str, Any], end: str) -> RowScores:
@@ -168,6 +169,6 @@ class SweepReport:
         if schema not in (1, SCHEMA):
             raise ValueError(f"a sweep's report of schema {schema} can't be read: this version knows 1 and {SCHEMA}")
         kept = {each.name: report[each.name] for each in fields(cls)}
-        kept["rows"] = [ReportRow.from_dict(row, schema) for row in report["rows"]]
+        kept["rows"] = [ReportRow.from_dict(row) for row in report["rows"]]
         kept["others"] = [OtherSystem.of(other) for other in report["others"]]
         return cls(**kept)
