@@ -230,7 +230,7 @@ def test_of_a_picture_that_pil_finds_too_large_is_said_that_and_not_that_it_is_t
         main(["predict", f"run='{trained}'", "images=huge.ppm", "out=out"])
     message = str(caught.value.code)
     assert message.startswith("atrous predict: huge.ppm has more than 178,956,970 pixels")
-    assert message.endswith("shrink it, or cut it in pieces")
+    assert message.endswith("shrink it, or cut it into pieces")
 
 
 def test_a_picture_that_pil_only_warns_of_is_predicted_without_a_word(photos, predicted, monkeypatch):

@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from atrous.batch import Sample
 from atrous.config.schema import Model
-from atrous.model.backbone import Backbone
-from atrous.model.head import Head
-from atrous.model.network import Network
 
 
 def build_network(model: Model, num_classes: int) -> nn.Module:
     """Backbone -> head -> network -> the pyramid around it -> the CRF around that, if any; each learns from the one
     before what it must fit."""
+    # A second, which verbs that build datasets alone do without.
+    from atrous.model.backbone import Backbone
+    from atrous.model.head import Head
+    from atrous.model.network import Network
+
     backbone = instantiate(model.backbone, _convert_="all")
     check_kind("model/backbone", backbone, Backbone)
     late = {"in_channels": backbone.out_channels, "fc_channels": backbone.fc_channels, "num_classes": num_classes}
