@@ -119,7 +119,11 @@ def make(tmp_path):
     for path in (script, script.with_name("uv"), tmp_path / ".venv" / ".installed"):
         path.touch()
         path.chmod(0o755)
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    # The suite may be run by make itself, whose variables are not this call's.
+    ours = {"ARGS", *(name for verb in VERBS.values() for name in verb.keys)}
+    env = {
+        key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS")) and key not in ours
+    }
 
     def call(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         with cold():
