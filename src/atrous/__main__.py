@@ -107,8 +107,8 @@ class Request:
     @property
     def is_plain(self) -> bool:
         """One run, without a flag that Hydra answers itself."""
-        ours = ("overrides", "run", "config_dir")
-        flags = [value for key, value in vars(self.flags).items() if key not in ours]
+        handled = ("overrides", "run", "config_dir")  # by us
+        flags = [value for key, value in vars(self.flags).items() if key not in handled]
         return not any(flags) and not any("hydra" in text.partition("=")[0] for text in self.overrides)
 
 

@@ -96,7 +96,6 @@ def fit_and_test(
 
 # ---- configuration -> objects -------------------------------------------------------------------------------------
 def load_weights(cfg: Config, network: Any, labels: LabelSpace) -> None:
-    # For weight: reading other people's files is of no use to most runs.
     assert cfg.weights is not None
     if cfg.weights == "imagenet":
         log.info("weights=imagenet: torchvision's, downloaded unless they are in its cache")
