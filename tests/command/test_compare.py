@@ -32,7 +32,7 @@ def compared(a, b, *overrides):
 
 
 def evaluated(folder, *overrides):
-    result = evaluate(configured("evaluate", f"run='{folder}'", *overrides))
+    result = evaluate(configured("evaluate", f"run='{folder}'", "charts=false", *overrides))
     assert result is not None
     return result
 

@@ -23,7 +23,7 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     best = result["best_validation"]
     files = {
         "pictures": "pictures/    validation pictures: image, truth, prediction, CRF, errors",
-        "confusion.png": "curves.png   loss, learning rate, mean IoU     confusion.png   what was taken for what",
+        "confusion.png": "curves.png   loss, learning rate, mean IoU     confusion.png   classes by prediction",
         "result.json": "result.json  all scores and their protocol     metrics.csv     every number over time",
         "checkpoint": "checkpoint/  last.ckpt"
         + (f", best.ckpt (iteration {best['iteration']}, mean IoU {best['miou']:.4f})" if best else ""),

@@ -55,7 +55,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     }
     write_whole(folder / "pictures.npz", evaluator.arrays(indices, refined=crf is not None))
     published = is_published(evaluator) if cfg.published is None else cfg.published
-    write(folder, result, evaluator.labels.names, f"near the borders: {evaluator.split}", published)
+    if cfg.charts:
+        draw(folder, result, evaluator.labels.names, f"near the borders: {evaluator.split}", published)
+    write_whole(folder / "result.json", json.dumps(result, indent=2).encode())  # last: once it is there, all is
     show(result, folder, f"{cfg.run}: % on {len(indices)} pictures of {evaluator.split}")
     return result
 
@@ -80,14 +82,13 @@ def is_published(evaluator: Evaluator) -> bool:
     return evaluator.dataset["_target_"] == "atrous.data.voc.VOC" and evaluator.split == "val"
 
 
-def write(folder: Path, result: Mapping[str, Any], names: Sequence[str], title: str, published: bool) -> None:
+def draw(folder: Path, result: Mapping[str, Any], names: Sequence[str], title: str, published: bool) -> None:
     for end in ("", "_crf") if result["scores_crf"] else ("",):
         chart.confusion(np.array(result[f"confusion{end}"]), names, folder / f"confusion{end}.png")
     if result["trimap"]:
         curves = {"network": result["trimap"], "with the CRF": result["trimap_crf"]}
         known = {name: curve for name, curve in curves.items() if curve}
         chart.trimaps(known, folder / "trimap.png", title, published)
-    write_whole(folder / "result.json", json.dumps(result, indent=2).encode())  # last: once it is there, all is
 
 
 def show(result: Mapping[str, Any], folder: Path, title: str) -> None:
@@ -97,10 +98,13 @@ def show(result: Mapping[str, Any], folder: Path, title: str) -> None:
     warn_of_tuning_pictures(result["protocol"])
     if result["trimap"] is None:
         log.info("no pixel is void in these labels, so there are no trimaps")
-    trimap = "     trimap.png  scores near the borders" if result["trimap"] else ""
-    log.info(
-        f"\n{folder}/\n  result.json  all scores and their protocol     confusion.png  what was taken for what{trimap}"
-    )
+    files = {
+        "result.json": "all scores and their protocol",
+        "confusion.png": "classes by prediction",
+        "trimap.png": "scores near the borders",
+    }
+    there = [f"{name}  {content}" for name, content in files.items() if (folder / name).exists()]
+    log.info(f"\n{folder}/\n  {'     '.join(there)}")
 
 
 def summary(result: Mapping[str, Any]) -> str:
