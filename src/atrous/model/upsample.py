@@ -2,7 +2,7 @@
 
 A pooling or a convolution of stride s leaves a map s times smaller; each function here goes back to the larger one. The
 first three only place the values. A transposed convolution has weights that can be learned; with those of a tent it
-interpolates bilinearly.
+interpolates bilinearly. docs/upsampling.md shows each on a map of 4 x 4.
 """
 
 from __future__ import annotations
