@@ -49,7 +49,7 @@ class Evaluation:
         torch.manual_seed(0)
         self.size, self.classes, self.device = size, classes, torch.device(device)
         backbone = ResNet(depth=101)
-        network = Network(backbone, ASPP(backbone.out_channels, classes)).eval().requires_grad_(False)
+        network = Network(backbone, ASPP(backbone.channels[-1], classes)).eval().requires_grad_(False)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.bf16 = precision({"precision": "auto", "accelerator": "auto"}) == "bf16-mixed"
         self.image, self.label = written(size, classes, folder)

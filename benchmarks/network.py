@@ -85,12 +85,12 @@ class Normalised(nn.Module):
 
 def resnet(fused: bool, fold: bool) -> Network:
     backbone = ResNet(depth=101, fold=fold)
-    return Network(backbone, ASPP(backbone.out_channels, CLASSES, fused=fused))
+    return Network(backbone, ASPP(backbone.channels[-1], CLASSES, fused=fused))
 
 
 def vgg() -> Network:
     backbone = VGG16()
-    return Network(backbone, ASPP(backbone.out_channels, CLASSES, backbone.fc_channels, rates=[12], pool5a=True))
+    return Network(backbone, ASPP(backbone.channels[-1], CLASSES, backbone.fc_channels, rates=[12], pool5a=True))
 
 
 def compiled(network: Network) -> Network:

@@ -54,7 +54,7 @@ def networks() -> dict[str, nn.Module]:
 
 
 def join(backbone: Any, rates: list[int]) -> nn.Module:
-    return Network(backbone, ASPP(backbone.out_channels, 21, backbone.fc_channels, rates=rates))
+    return Network(backbone, ASPP(backbone.channels[-1], 21, backbone.fc_channels, rates=rates))
 
 
 # ---- measured -------------------------------------------------------------------------------------------------------

@@ -126,7 +126,6 @@ def test_the_command_prints_the_table_and_draws(tmp_path, capsys):
         (["size=[3]"], "`size` must be a number of pixels, or [height,width] (got [3])"),
         (["size=0"], "`size` must be"),
         (["model.backbone.depth=50"], "there is no `model.backbone.depth`"),
-        (["model/backbone=resnet50", "model/multiscale=features"], "`network` must have a VGG backbone"),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2_for_describe(overrides, expected, capsys):

@@ -19,7 +19,7 @@ def build_network(
     backbone, head, multiscale=None, num_classes=21, head_args=None, multiscale_args=None, **backbone_args
 ):
     trunk = instantiate("backbone", backbone, backbone_args)
-    late = {"in_channels": trunk.out_channels, "num_classes": num_classes, "fc_channels": trunk.fc_channels}
+    late = {"in_channels": trunk.channels[-1], "num_classes": num_classes, "fc_channels": trunk.fc_channels}
     top = instantiate("head", head, head_args or {}, **late)
     network = hydra.utils.get_class("atrous.model.network.Network")(trunk, top)
     return instantiate("multiscale", multiscale, multiscale_args or {}, network=network) if multiscale else network

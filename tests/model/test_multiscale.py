@@ -27,7 +27,7 @@ def test_msc_is_one_classifier_of_the_concatenated_features(build):
     network = build("vgg16", "largefov", "features", num_classes=4, width=2).eval()
     image = picture(2, 3, 33, 41)
     inner = network.network
-    *maps, pool5 = inner.backbone.maps(inner.normalise(image))
+    *maps, pool5 = inner.backbone(inner.normalise(image)).maps
     (main,) = inner.head.branches
     features = [main[:-1](inner.head.pool5a(pool5))] + [branch[:-1](x) for branch, x in zip(network.branches, maps)]
     scores = [main[-1]] + [branch[-1] for branch in network.branches]
@@ -69,8 +69,17 @@ def test_training_msc_alone_moves_the_new_weights_alone(build):
 
 
 def test_msc_wants_finer_maps(build):
-    with pytest.raises(ValueError, match=r"`network` must have a VGG backbone, .* \(got ResNet\)"):
-        MultiScaleFeatures(build("resnet50", "largefov", width=4))
+    network = build("small", "largefov", width=8)
+    network.backbone.channels, network.backbone.strides = (8,), (8,)
+    with pytest.raises(ValueError, match=r"`network` must have a backbone with finer maps than its last \(got 1 map\)"):
+        MultiScaleFeatures(network)
+
+
+def test_a_resnet_has_a_branch_for_the_picture_and_each_of_its_stages(build):
+    network = build("resnet50", "largefov", "features", width=4)
+    assert [branch.conv1.in_channels for branch in network.branches] == [3, 4, 16, 32, 64]
+    assert [branch.conv1.stride[0] for branch in network.branches] == [8, 4, 2, 1, 1]
+    assert network(picture(1, 3, 33, 41)).shape == (1, 21, 5, 6)
 
 
 def test_the_small_network_has_a_branch_for_each_finer_map(build):

@@ -292,7 +292,7 @@ def test_channels_last_and_bf16_stay_through_the_network(build, backbone):
     for layer in network.modules():
         if isinstance(layer, torch.nn.MaxPool2d | torch.nn.ReLU | torch.nn.BatchNorm2d):
             layer.register_forward_hook(lambda layer, args, output: maps.append((args[0], output)))
-    network.backbone.register_forward_hook(lambda layer, args, output: maps.append((args[0], output)))
+    network.backbone.register_forward_hook(lambda layer, args, output: maps.append((args[0], output.last)))
     with torch.autocast("cpu", torch.bfloat16):
         logits = network(image)
     assert maps

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -24,13 +25,26 @@ def build_network(model: Model, num_classes: int) -> nn.Module:
 
     backbone = instantiate(model.backbone, _convert_="all")
     check_kind("model/backbone", backbone, Backbone)
-    late = {"in_channels": backbone.out_channels, "fc_channels": backbone.fc_channels, "num_classes": num_classes}
-    head = instantiate(model.head, **late, _convert_="all")
+    head = instantiate(model.head, **late_arguments(model.head, backbone, num_classes), _convert_="all")
     check_kind("model/head", head, Head)
     network: nn.Module = Network(backbone, head)
     for around in (model.multiscale, model.crf):
         network = network if around is None else instantiate(around, network=network, _convert_="all")
     return network
+
+
+def late_arguments(head: Mapping[str, Any], backbone: Any, num_classes: int) -> dict[str, Any]:
+    """Of what a head learns from the backbone and the dataset, the arguments that its constructor names."""
+    known = {
+        "num_classes": num_classes,
+        "in_channels": backbone.channels[-1],
+        "channels": backbone.channels,
+        "strides": backbone.strides,
+        "origins": backbone.origins,
+        "fc_channels": backbone.fc_channels,
+    }
+    named = inspect.signature(get_object(head["_target_"])).parameters
+    return {name: value for name, value in known.items() if name in named}
 
 
 def check_kind(group: str, built: Any, contract: type) -> None:

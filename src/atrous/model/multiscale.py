@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atrous.model.backbone import WithMaps
+from atrous.model.features import Features
 from atrous.model.head.aspp import initialise
 from atrous.model.network import Network, Wrapper, crop, pad, sample
 
@@ -29,23 +29,18 @@ class MultiScaleFeatures(Wrapper):
     def __init__(self, network: Network, channels: int = 128, dropout: float = 0.5):
         super().__init__(network)
         backbone = network.backbone
-        if not isinstance(backbone, WithMaps):
-            raise ValueError(
-                f"`network` must have a VGG backbone, for its pool1 to pool4, or the small one "
-                f"(got {type(backbone).__name__})"
-            )
+        if len(backbone.channels) < 2:
+            raise ValueError("`network` must have a backbone with finer maps than its last (got 1 map)")
         self.branches = nn.ModuleList(
             side_branch(in_channels, channels, self.num_classes, self.stride // stride, dropout)
-            for in_channels, stride in zip(backbone.map_channels, backbone.map_strides())
+            for in_channels, stride in zip(backbone.channels[:-1], backbone.strides)
         )
 
     def logits(self, x: Tensor) -> Tensor:
-        backbone = self.network.backbone
-        assert isinstance(backbone, WithMaps)
-        *maps, features = backbone.maps(pad(x, self.stride, self.crop_remainder))
+        features: Features = self.network.backbone(pad(x, self.multiple, self.crop_remainder))
         logits = self.network.head(features)
-        for branch, features in zip(self.branches, maps):
-            logits = logits + fit(branch(features), logits.shape[-2:])
+        for branch, finer_map in zip(self.branches, features.maps):
+            logits = logits + fit(branch(finer_map), logits.shape[-2:])
         return logits
 
     def classifiers(self) -> list[nn.Module]:

@@ -44,6 +44,11 @@ class Network(nn.Module):
 
     def __init__(self, backbone: Backbone, head: Head):
         super().__init__()
+        if head.needs_places and not backbone.remembers_places:
+            raise ValueError(
+                f"`head` {type(head).__name__} unpools to the places of the backbone's max-poolings, which "
+                f"{type(backbone).__name__} does not remember: model/backbone=vgg16_strided does"
+            )
         self.backbone = backbone
         self.head = head
         self.register_buffer("bgr", torch.tensor(False))
@@ -57,11 +62,21 @@ class Network(nn.Module):
 
     @property
     def stride(self) -> int:
-        return self.backbone.stride
+        """Pixels from one logit to the next."""
+        return self.backbone.stride if self.head.stride is None else self.head.stride
+
+    @property
+    def origin(self) -> int:
+        """The pixel, along either axis, that the first logit stands for."""
+        return self.backbone.origin if self.head.origin is None else self.head.origin
+
+    @property
+    def multiple(self) -> int:
+        """Crops of multiple·k + crop_remainder pixels need no padding."""
+        return self.backbone.multiple
 
     @property
     def crop_remainder(self) -> int:
-        """Crops of stride·k + crop_remainder pixels need no padding."""
         return self.backbone.remainder
 
     def expect(self, convention: str | Convention) -> None:
@@ -83,7 +98,7 @@ class Network(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Compute the logits of a normalised picture."""
-        return self.head(self.backbone(pad(x, self.stride, self.crop_remainder)))
+        return self.head(self.backbone(pad(x, self.multiple, self.crop_remainder)))
 
     def supervise(self, image: Tensor) -> list[Tensor]:
         """Return every map of logits that the loss compares with labels."""
@@ -91,14 +106,14 @@ class Network(nn.Module):
 
     def subsample(self, label: Tensor, logits: Tensor) -> Tensor:
         """Sample the label under each logit: (B, H, W) -> (B, h, w) for logits (B, C, h, w)."""
-        return sample(label, logits.shape[-2:], self.stride, self.backbone.origin)
+        return sample(label, logits.shape[-2:], self.stride, self.origin)
 
     def zoom(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Zoom logits (B, C, h, w) to scores (B, C, *size), float32 at least: bilinear, n -> 8n - 7, then cropped."""
         height, width = (self.stride * (n - 1) + 1 for n in logits.shape[-2:])
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         scores = F.interpolate(logits, (height, width), mode="bilinear", align_corners=True)
-        first = self.backbone.origin
+        first = self.origin
         if first > 0:
             scores = F.pad(scores, (first, 0, first, 0), mode="replicate")
         return crop(scores, size, first=max(-first, 0))
@@ -146,6 +161,10 @@ class Wrapper(nn.Module):
     @property
     def stride(self) -> int:
         return self.network.stride
+
+    @property
+    def multiple(self) -> int:
+        return self.network.multiple
 
     @property
     def crop_remainder(self) -> int:

@@ -119,12 +119,12 @@ def check_run(network: Any, pictures: Any, data: SegmentationDataModule) -> None
     """Refuse a network, a dataset and batches that do not fit each other."""
     if network.num_classes != len(pictures.labels):
         raise ValueError(f"the head gives {network.num_classes} classes, the dataset has {len(pictures.labels)}")
-    crop, stride, rest = getattr(data.augment, "crop", None), network.stride, network.crop_remainder
-    if crop is not None and crop % stride != rest % stride:
-        near = max(crop - (crop - rest) % stride, rest)
+    crop, multiple, rest = getattr(data.augment, "crop", None), network.multiple, network.crop_remainder
+    if crop is not None and crop % multiple != rest % multiple:
+        near = max(crop - (crop - rest) % multiple, rest)
         raise ValueError(
-            f"`augment.crop={crop}` must be {stride}k+{rest}, so that every {stride}th label pixel meets a logit "
-            f"(the network's output stride is {stride}): {near} or {near + stride}"
+            f"`augment.crop={crop}` must be {multiple}k+{rest}, so that labels meet logits without padding "
+            f"(the network's output stride is {network.stride}): {near} or {near + multiple}"
         )
     trained = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and is_trained(m)]
     if trained and data.device_batch < 2:

@@ -10,7 +10,7 @@ def test_the_trunk_has_the_papers_parameters():
     with torch.device("meta"):
         resnet = ResNet()
     assert sum(parameter.numel() for parameter in resnet.parameters()) == 42_500_160
-    assert (resnet.out_channels, resnet.fc_channels, resnet.stride) == (2048, None, 8)
+    assert (resnet.channels[-1], resnet.fc_channels, resnet.stride) == (2048, None, 8)
 
 
 def test_23_convolutions_are_dilated_by_2_and_3_by_4():
@@ -39,7 +39,7 @@ def test_104_frozen_norms_stay_to_the_bit_through_a_training_step():
     convolution = resnet.get_parameter("res5.2.increase.conv.weight")
     random = convolution.detach().clone()
     optimizer = torch.optim.SGD(resnet.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    resnet(torch.randn(2, 3, 33, 33)).square().mean().backward()
+    resnet(torch.randn(2, 3, 33, 33)).last.square().mean().backward()
     optimizer.step()
     assert len(norms) == 104
     for norm, values in zip(norms, before):
@@ -49,7 +49,7 @@ def test_104_frozen_norms_stay_to_the_bit_through_a_training_step():
 
 def test_trained_norms_train():
     resnet = ResNet(depth=50, width=2, norm="trained").train()
-    resnet(torch.randn(2, 3, 33, 33)).square().mean().backward()
+    resnet(torch.randn(2, 3, 33, 33)).last.square().mean().backward()
     assert all(parameter.grad is not None for parameter in resnet.parameters())
     assert resnet.conv1.norm.num_batches_tracked == 1
 

@@ -6,7 +6,7 @@ from atrous.model.backbone.small import Small
 def test_it_is_small_and_of_stride_8():
     small = Small()
     assert sum(parameter.numel() for parameter in small.parameters()) < 2_000_000
-    assert small(torch.zeros(1, 3, 129, 129)).shape == (1, small.out_channels, 17, 17)
+    assert small(torch.zeros(1, 3, 129, 129)).last.shape == (1, small.channels[-1], 17, 17)
     assert small.stride == 8
 
 

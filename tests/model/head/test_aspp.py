@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from atrous.model.features import Features
 from atrous.model.head import ASPP
 from atrous.model.head.aspp import decimate
 
@@ -15,7 +16,7 @@ def test_one_branch_aspp_is_largefov(fused):
     head = ASPP(5, 3, rates=[12], fused=fused).double()
     (fc8,) = head.classifiers()
     expected = F.conv2d(features(), fc8.weight, fc8.bias, dilation=12, padding=12)
-    torch.testing.assert_close(head(features()), expected)
+    torch.testing.assert_close(head(Features((features(),))), expected)
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -27,7 +28,7 @@ def test_aspp_is_the_sum_of_its_atrous_classifiers(fused):
         F.conv2d(features(), fc8.weight, fc8.bias, dilation=rate, padding=rate)
         for fc8, rate in zip(head.classifiers(), [2, 4, 8, 12])
     )
-    torch.testing.assert_close(head(features()), expected)
+    torch.testing.assert_close(head(Features((features(),))), expected)
 
 
 @pytest.mark.parametrize("kernel", [3, 4, 7])
@@ -39,7 +40,7 @@ def test_fused_and_plain_agree_in_logits_and_in_all_gradients(size, kernel):
         head = ASPP(5, 3, rates=[2, 6, 24], kernel=kernel, fused=fused).double()
         assert head.fused == fused
         x = features(5, *size).requires_grad_()
-        logits = head(x)
+        logits = head(Features((x,)))
         weighting = torch.linspace(-1, 1, logits.numel(), dtype=torch.float64).view(logits.shape)
         (logits * weighting).sum().backward()
         results.append([logits, x.grad, *(parameter.grad for parameter in head.parameters())])
@@ -53,7 +54,7 @@ def test_kernels_that_are_not_symmetric_are_evaluated_plainly():
     head = ASPP(5, 3, rates=[3], kernel=4).double()
     (fc8,) = head.classifiers()
     expected = F.conv2d(F.pad(features(), (4, 5, 4, 5)), fc8.weight, fc8.bias, dilation=3)
-    torch.testing.assert_close(head(features()), expected)
+    torch.testing.assert_close(head(Features((features(),))), expected)
 
 
 def test_a_branch_of_vgg_is_fc6_fc7_fc8_with_relu_between():
@@ -64,7 +65,7 @@ def test_a_branch_of_vgg_is_fc6_fc7_fc8_with_relu_between():
         x = F.conv2d(features(), state["fc6.weight"], state["fc6.bias"], dilation=rate, padding=rate).relu()
         x = F.conv2d(x, state["fc7.weight"], state["fc7.bias"]).relu()
         expected = expected + F.conv2d(x, state["fc8.weight"], state["fc8.bias"])
-    torch.testing.assert_close(head(features()), expected)
+    torch.testing.assert_close(head(Features((features(),))), expected)
 
 
 def test_dropout_follows_fc6_and_fc7_and_nothing_else():
@@ -87,7 +88,7 @@ def test_pool5a_averages_before_fc6_counting_the_zeros_around_the_map():
     torch.manual_seed(0)
     head = ASPP(5, 3, fc_channels=8, rates=[2], pool5a=True).double().eval()
     averaged = F.conv2d(features(), torch.full((5, 1, 3, 3), 1 / 9, dtype=torch.float64), padding=1, groups=5)
-    torch.testing.assert_close(head(features()), head.branches[0](averaged))
+    torch.testing.assert_close(head(Features((features(),))), head.branches[0](averaged))
     assert ASPP(5, 3, pool5a=True).pool5a is None
 
 
@@ -172,7 +173,7 @@ def test_gradients_of_two_passes_add(fused):
     """Gradient accumulation: torch adds the second pass to the first in place, and what shares memory would double."""
     head = ASPP(5, 3, rates=[2, 4, 8, 12], fused=fused).double()
     for passes in (1, 2):
-        head(features()).square().sum().backward()
+        head(Features((features(),))).square().sum().backward()
         gradients = [parameter.grad.clone() for parameter in head.parameters() if parameter.grad is not None]
         assert len(gradients) == 8
         if passes == 1:

@@ -48,7 +48,7 @@ def test_torchvisions_resnet_gives_torchvisions_features(build, tmp_pth, image):
     x = peer.maxpool(F.relu(peer.bn1(peer.conv1(normalised(image)))))
     layer2 = peer.layer2(peer.layer1(x))
     layer4 = peer.layer4(peer.layer3(layer2))
-    ours = whole.backbone(whole.normalise(image))
+    ours = whole.backbone(whole.normalise(image)).last
     torch.testing.assert_close(ours, layer4, rtol=1e-3, atol=1e-3)
     assert (report.backbone_share, report.convention) == (1.0, "imagenet")
     assert report.new == ["head.branches.0.fc8.weight", "head.branches.0.fc8.bias"]
@@ -99,7 +99,7 @@ def test_torchvisions_vgg_gives_torchvisions_features_and_fc7(build, foreign, tm
         here.backbone.layers.set_submodule(f"pool{stage}", nn.MaxPool2d(2, 2))
     image = torch.randint(256, (2, 3, 224, 224), dtype=torch.uint8)
     expected = peer.features(normalised(image))
-    features = here.backbone(here.normalise(image))
+    features = here.backbone(here.normalise(image)).last
     torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
     (branch,) = here.head.branches
     fc7 = branch[:5](features)[:, :, 3, 3]  # the middle of 7x7 sees all of it

@@ -5,58 +5,63 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from math import ceil
 
 from torch import Tensor, nn
 
 from atrous.model.atrous import Window
+from atrous.model.features import Features
 
 
 class Backbone(nn.Module, ABC):
-    """Normalised picture (B, 3, H, W) -> features (B, out_channels, h, w).
+    """Normalised picture (B, 3, H, W) -> features: one map or several, from fine to coarse.
 
-    For H = stride·k + remainder there are h = k + 1 rows, and row i stands for the pixel row origin + stride·i: other
-    pictures are padded to such a size before.
+    For H = multiple·k + remainder the last map has h = multiple / stride · k + 1 rows, and row i stands for the pixel
+    row origin + stride·i: other pictures are padded to such a size before.
     """
 
-    out_channels: int
-    """Channels of the features; the head gets it as `in_channels`."""
-    stride: int
-    """Pixels from one feature to the next."""
+    channels: tuple[int, ...]
+    """Of each map."""
+    strides: tuple[int, ...]
+    """Pixels from one unit to the next, on each map."""
     input: str
     """The convention by which a picture is normalised: a key of `atrous.model.network.INPUT`, "caffe", "imagenet" or
     "unit" (-1 to 1)."""
     fc_channels: int | None = None
     """Width of the layers fc6 and fc7 that the family puts before the classifier; None where it puts none."""
     remainder: int = 1
-    """Pictures of stride·k + remainder pixels need no padding."""
+    """Pictures of multiple·k + remainder pixels need no padding."""
     imagenet: str | None = None
     """torchvision's name of the network whose ImageNet weights it takes for `weights=imagenet`; None: of none."""
     stride_in: str | None = None
     """Which convolution of a residual block strides, "1x1" or "3x3": weights for the one do not fit the other."""
 
+    remembers_places: bool = False
+    """Whether its features hold the places of its max-poolings, for heads that unpool."""
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one unit of the last map to the next."""
+        return self.strides[-1]
+
+    @property
+    def multiple(self) -> int:
+        """Pictures are padded to multiple·k + remainder pixels."""
+        return self.stride
+
+    @property
+    def origins(self) -> tuple[float, ...]:
+        """The pixel, along either axis, that the first unit stands for, on each map."""
+        return (0.0,) * len(self.strides)
+
     @property
     def origin(self) -> int:
-        """The pixel, along either axis, that the first feature stands for."""
-        return 0
+        """That of the last map, as a pixel that a label has."""
+        return ceil(self.origins[-1])
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Tensor: ...
+    def forward(self, x: Tensor) -> Features: ...
 
     def windows(self) -> Sequence[Window] | None:
         """The layers along the longest path, for receptive-field arithmetic; None: it is not stated."""
         return None
-
-
-class WithMaps(Backbone):
-    """A backbone that also gives the finer maps on its way: v1's multi-scale features start from them."""
-
-    map_channels: tuple[int, ...]
-    """Channels of each of them; the first is the picture."""
-
-    @abstractmethod
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """The finer maps, the picture first, and last the features."""
-
-    @abstractmethod
-    def map_strides(self) -> list[int]:
-        """Pixels from one unit to the next, on each of them."""

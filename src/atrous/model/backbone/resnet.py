@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from atrous.model.atrous import Window
 from atrous.model.backbone import Backbone
 from atrous.model.backbone.norm import ConvNorm
+from atrous.model.features import Features
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # of the stages res2 … res5
 
@@ -60,8 +61,8 @@ class ResNet(Backbone):
             raise ValueError(f"`output_stride` must be 8, 16 or 32 (got {output_stride})")
         if stride_in not in ("1x1", "3x3"):
             raise ValueError(f"`stride_in` must be 1x1 (Caffe) or 3x3 (torchvision) (got {stride_in!r})")
-        self.stride = output_stride
-        self.out_channels = 32 * width
+        self.channels = (3, width, 4 * width, 8 * width, 16 * width, 32 * width)
+        self.strides = (1, 2, 4, 8, min(16, output_stride), output_stride)
         self.stride_in, self.imagenet = stride_in, f"resnet{depth}"
         self.input = "caffe" if stride_in == "1x1" else "imagenet"
         self.conv1 = ConvNorm(3, width, 7, stride=2, norm=norm, fold=fold)
@@ -81,9 +82,14 @@ class ResNet(Backbone):
         if norm == "frozen":
             scale_residuals(self, sum(BLOCKS[depth]))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.pool1(F.relu_(self.conv1(x)))
-        return self.res5(self.res4(self.res3(self.res2(x))))
+    def forward(self, x: Tensor) -> Features:
+        """Return the picture, conv1 and res2 … res5."""
+        maps = [x, F.relu_(self.conv1(x))]
+        x = self.pool1(maps[-1])
+        for stage in (self.res2, self.res3, self.res4, self.res5):
+            x = stage(x)
+            maps.append(x)
+        return Features(tuple(maps))
 
     def windows(self) -> list[Window]:
         stem = [self.conv1.window("conv1"), Window.of("pool1", self.pool1)]

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atrous.model.atrous import Window
-from atrous.model.backbone import WithMaps
+from atrous.model.backbone import Backbone
 from atrous.model.backbone.norm import ConvNorm
+from atrous.model.features import Features
 
 
 class Residual(nn.Module):
@@ -25,36 +26,31 @@ class Residual(nn.Module):
         return F.relu_(self.conv2(F.relu_(self.conv1(x))) + x)
 
 
-class Small(WithMaps):
+class Small(Backbone):
     """Three 3x3 convolutions of stride 2 (129 -> 65 -> 33 -> 17), then a residual block for each dilation.
 
     The default's two undilated blocks see 79 pixels and leave the rest to the head's atrous taps; dilations (1, 2, 4)
     would see 239, more than a picture of the embedded dataset.
     """
 
-    stride = 8
+    strides = (1, 2, 4, 8, 8)
     input = "unit"
 
     def __init__(self, width: int = 128, dilations: Sequence[int] = (1, 1), norm: str = "trained", fold: bool = True):
         super().__init__()
-        self.out_channels = width
-        stem = self.map_channels = (3, width // 4, width // 2, width)
+        stem = (3, width // 4, width // 2, width)
+        self.channels = (*stem, width)
         self.stem = nn.ModuleList(
             ConvNorm(*channels, kernel=3, stride=2, norm=norm, fold=fold) for channels in pairwise(stem)
         )
         self.blocks = nn.Sequential(*(Residual(width, dilation, norm, fold) for dilation in dilations))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.maps(x)[-1]
-
-    def maps(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor) -> Features:
+        """Return the picture, the three maps of the stem, and those after the blocks."""
         maps = [x]
         for layer in self.stem:
             maps.append(F.relu_(layer(maps[-1])))
-        return [*maps, self.blocks(maps[-1])]
-
-    def map_strides(self) -> list[int]:
-        return [1, 2, 4, 8, 8]
+        return Features((*maps, self.blocks(maps[-1])))
 
     def windows(self) -> list[Window]:
         return [layer.window(name) for name, layer in self.named_modules() if isinstance(layer, ConvNorm)]

@@ -1,20 +1,20 @@
-"""VGG-16 of both papers: the last poolings without stride, what follows them dilated."""
+"""VGG-16: of both papers, with the last poolings without stride, and as it was trained to classify."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from math import ceil
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atrous.model.atrous import Window, receptive_field
-from atrous.model.backbone import WithMaps
+from atrous.model.backbone import Backbone
+from atrous.model.features import Features
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # of the stages 1 … 5
 
 
-class VGG16(WithMaps):
+class VGG16(Backbone):
     """The layers conv1_1 … pool5, 14,714,688 parameters.
 
     Two geometries were released, and they are not the same network:
@@ -34,11 +34,10 @@ class VGG16(WithMaps):
             raise ValueError(f"`pool` must be 3 (LargeFOV and v2) or 2 (the plain net of v1) (got {pool})")
         if output_stride not in (8, 16, 32):
             raise ValueError(f"`output_stride` must be 8, 16 or 32 (got {output_stride})")
-        self.stride = output_stride
         self.remainder = 1 if pool == 3 else 2
         self.fc_channels = 16 * width  # Paper: 1024 of VGG's 4096 are as good (v1, section 3.2)
         channels = (3, width, 2 * width, 4 * width, 8 * width, 8 * width)
-        self.map_channels, self.out_channels = channels[:5], channels[5]
+        self.channels = channels
 
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for stage, count in enumerate(CONVOLUTIONS, start=1):
@@ -53,36 +52,91 @@ class VGG16(WithMaps):
                 layers[f"relu{stage}_{index + 1}"] = nn.ReLU(inplace=True)
             layers[f"pool{stage}"] = pooling(stage, pool, stride=2 if 2**stage <= output_stride else 1)
         self.layers = nn.Sequential(layers)
+        self.strides = (1, *(min(2**stage, output_stride) for stage in range(1, 6)))
 
     @property
-    def origin(self) -> int:
+    def origins(self) -> tuple[float, ...]:
         # The windows of the 2x2 geometry lie half a pixel before the pixels that the authors' labels are taken from.
-        return ceil(receptive_field(self.windows()).centre)
+        windows = self.windows()
+        ends = [end for end, window in enumerate(windows, start=1) if window.name.startswith("pool")]
+        return (0.0, *(receptive_field(windows[:end]).centre for end in ends))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
-
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """Return [x, pool1, …, pool4, pool5]: the maps that v1's multi-scale features start from, and the features."""
+    def forward(self, x: Tensor) -> Features:
+        """Return the picture and pool1 … pool5: v1's multi-scale features start from all but the last."""
         maps = [x]
         for name, layer in self.layers.named_children():
             x = layer(x)
             if name.startswith("pool"):
                 maps.append(x)
-        return maps
-
-    def map_strides(self) -> list[int]:
-        """Return the pixels from one unit to the next on each of the maps."""
-        strides = [1]
-        for name, layer in self.layers.named_children():
-            if name.startswith("pool"):
-                strides.append(strides[-1] * Window.of(name, layer).stride)
-        return strides
+        return Features(tuple(maps))
 
     def windows(self) -> list[Window]:
         return [
             Window.of(name, layer) for name, layer in self.layers.named_children() if not isinstance(layer, nn.ReLU)
         ]
+
+
+class StridedVGG16(Backbone):
+    """VGG-16 as it was trained to classify: each of the five poolings takes 2x2 pixels and halves the map.
+
+    The systems beside DeepLab start from it: 14,714,688 parameters, and those of the norms. Sizes are rounded up, as in
+    Caffe: 129 -> 65 -> 33 -> 17 -> 9 -> 5.
+
+    `padding`: of conv1_1; FCN pads 100, so that its 7x7 fc6 fits into any picture.
+    `norm`: true puts a batch-norm behind each convolution, as SegNet and DeconvNet do.
+    `width`: channels of conv1; the published nets have 64.
+    """
+
+    strides = (1, 2, 4, 8, 16, 32)
+    input = "caffe"
+    remainder = 0
+    remembers_places = True
+
+    def __init__(self, padding: int = 1, norm: bool = False, width: int = 64):
+        super().__init__()
+        if padding < 1:
+            raise ValueError(f"`padding` must be 1 or more (got {padding})")
+        self.imagenet = "vgg16_bn" if norm else "vgg16"
+        self.fc_channels = 64 * width
+        self.channels = (3, width, 2 * width, 4 * width, 8 * width, 8 * width)
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for stage, count in enumerate(CONVOLUTIONS, start=1):
+            for index in range(1, count + 1):
+                width_in = self.channels[stage if index > 1 else stage - 1]
+                conv = nn.Conv2d(width_in, self.channels[stage], 3, padding=1 if layers else padding)
+                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+                nn.init.zeros_(conv.get_parameter("bias"))
+                layers[f"conv{stage}_{index}"] = conv
+                if norm:
+                    layers[f"norm{stage}_{index}"] = nn.BatchNorm2d(self.channels[stage])
+                layers[f"relu{stage}_{index}"] = nn.ReLU(inplace=True)
+            layers[f"pool{stage}"] = nn.MaxPool2d(2, 2, ceil_mode=True, return_indices=True)
+        self.layers = nn.Sequential(layers)
+
+    @property
+    def multiple(self) -> int:
+        return 1  # its heads bring any picture back to its own size
+
+    @property
+    def origins(self) -> tuple[float, ...]:
+        windows = self.windows()
+        ends = [end for end, window in enumerate(windows, start=1) if window.name.startswith("pool")]
+        return (0.0, *(receptive_field(windows[:end]).centre for end in ends))
+
+    def forward(self, x: Tensor) -> Features:
+        """Return the picture and the five pooled maps, and the places that the poolings took their values from."""
+        maps, places = [x], []
+        for name, layer in self.layers.named_children():
+            x = layer(x)
+            if name.startswith("pool"):
+                x, place = x
+                maps.append(x)
+                places.append(place)
+        return Features(tuple(maps), tuple(places))
+
+    def windows(self) -> list[Window]:
+        named = self.layers.named_children()
+        return [Window.of(name, layer) for name, layer in named if isinstance(layer, (nn.Conv2d, nn.MaxPool2d))]
 
 
 def pooling(stage: int, kernel: int, stride: int) -> nn.Module:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atrous.model.atrous import Window
+from atrous.model.features import Features
 from atrous.model.head.contract import Head
 
 
 class ASPP(Head):
-    """Features (B, in_channels, h, w) -> logits (B, num_classes, h, w), Σ over `rates` of an atrous classifier.
+    """The last map (B, in_channels, h, w) -> logits (B, num_classes, h, w), Σ over `rates` of an atrous classifier.
 
     One rate is LargeFOV, a 1x1 kernel the plain head. In the family of VGG a classifier is fc6 (`kernel`, atrous), fc7
     and fc8 (1x1), in that of ResNet it is the atrous convolution alone.
@@ -58,8 +59,8 @@ class ASPP(Head):
         for classifier in self.classifiers():
             initialise(classifier, std=0.01)  # Paper: new classifiers start from N(0, 0.01), their biases from 0
 
-    def forward(self, features: Tensor) -> Tensor:
-        x = features if self.pool5a is None else self.pool5a(features)
+    def forward(self, features: Features) -> Tensor:
+        x = features.last if self.pool5a is None else self.pool5a(features.last)
         # An exported graph keeps the convolutions, which every runtime knows, and the height and width free.
         if self.fused and not torch.compiler.is_exporting():
             return sum_of_shifts(x, self.classifiers())

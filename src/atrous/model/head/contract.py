@@ -8,20 +8,28 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from atrous.model.atrous import Window
+from atrous.model.features import Features
 
 
 class Head(nn.Module, ABC):
-    """Features (B, in_channels, h, w) -> logits (B, num_classes, h, w), on the grid of the features.
+    """Features of a backbone -> logits (B, num_classes, h, w).
 
-    It is built as `Head(in_channels=…, num_classes=…, fc_channels=…, **arguments)`: the first three come from the
-    backbone and the dataset (`fc_channels` is None unless the backbone's family has layers fc6 and fc7), the others
-    from the head's YAML file.
+    Of these its constructor gets those that it names: `num_classes` from the dataset, and from the backbone
+    `in_channels` (of the last map), `channels`, `strides` and `origins` (of every map), `fc_channels` (the width of the
+    family's layers fc6 and fc7; None where it has none). The other arguments come from the head's YAML file.
     """
 
     num_classes: int
+    stride: int | None = None
+    """Pixels from one logit to the next; None: as on the last map."""
+    origin: int | None = None
+    """The pixel, along either axis, that the first logit stands for; None: as on the last map."""
+
+    needs_places: bool = False
+    """Whether it unpools to the places of the backbone's max-poolings."""
 
     @abstractmethod
-    def forward(self, features: Tensor) -> Tensor: ...
+    def forward(self, features: Features) -> Tensor: ...
 
     @abstractmethod
     def classifiers(self) -> Sequence[nn.Module]:
