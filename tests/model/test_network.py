@@ -8,6 +8,8 @@ from torchvision.transforms.functional import normalize
 
 from atrous.model.network import INPUT, Convention
 
+SYSTEMS = {"fcn32s", "fcn16s", "fcn8s", "segnet", "deconvnet", "context_basic", "context_large", "unet"}
+SYSTEMS |= {"deeplabv3", "deeplabv3plus"}
 HEADS = ("plain", "fc6_7x7", "fc6_4x4", "fc6_4x4_r8", "largefov", "aspp_s", "aspp_l")
 MINIATURE = {
     "small": {"width": 16},
@@ -104,8 +106,8 @@ def test_every_combination_of_the_shipped_files_trains(build, backbone, head):
 
 def test_the_files_are_all_tried_here():
     conf = Path(__file__).parents[2] / "conf" / "model"
-    assert {path.stem for path in (conf / "backbone").iterdir()} == set(MINIATURE)
-    assert {path.stem for path in (conf / "head").iterdir()} == set(HEADS)
+    assert {path.stem for path in (conf / "backbone").iterdir()} == {*MINIATURE, "vgg16_strided"}
+    assert {path.stem for path in (conf / "head").iterdir()} == {*HEADS, *SYSTEMS}  # of test_systems
 
 
 @pytest.mark.parametrize(
