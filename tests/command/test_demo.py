@@ -147,6 +147,8 @@ def test_the_sliders_begin_at_the_commands_crf_else_the_runs(trained, opened):
 def test_every_value_of_a_shipped_crf_is_one_of_its_slider():
     for path in (CONF / "crf").glob("*.yaml"):
         crf = configure("experiment=shapes", f"crf={path.stem}").crf
+        if not crf._target_.endswith("DenseCRF"):
+            continue  # refused by name
         for each in SLIDERS:
             least, most, step = scale(each, crf[each.key])
             assert least <= crf[each.key] <= most

@@ -275,7 +275,7 @@ LABEL, PROBS = "label=label.png", "probs=probs.npy"
         ([LABEL], "`image` must be a picture or a folder of pictures (got null)"),
         (["image=photo.png"], "either `label` or `probs` must be given (got neither)"),
         (["image=photo.png", LABEL, PROBS], "either `label` or `probs` must be given (got both)"),
-        (["image=photo.png", LABEL, "crf=null"], "`crf` must be v1, v2 or shapes (got null)"),
+        (["image=photo.png", LABEL, "crf=null"], "`crf` must be v1, v2 or another refiner (got null)"),
         (["image=phto.png", LABEL], "`image=phto.png` is not there"),
         (["image=photo.png", "label=lbl.png"], "`label=lbl.png` is not there"),
         (["image=photo.png", "label=folder"], "`image=photo.png` is a file and `label=folder` is a folder"),

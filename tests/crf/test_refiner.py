@@ -1,6 +1,7 @@
 """The promises of a refiner, kept by ours and by one from outside."""
 
 import copy
+import dataclasses
 import json
 import pickle
 import re
@@ -99,6 +100,30 @@ def test_a_pickled_copy_computes_the_same(make, natural, smooth):
     for other in (pickle.loads(pickle.dumps(refiner)), copy.deepcopy(refiner), make()):
         assert (other.cache_key, other.name, other.text) == (refiner.cache_key, refiner.name, refiner.text)
         torch.testing.assert_close(other(image, probs), refiner(image, probs))
+
+
+def test_those_of_one_shared_key_give_together_what_each_gives_alone(make, natural, smooth):
+    image, probs, refiner = natural(1, 12, 15), smooth(1, 4, 12, 15), make()
+    group = [refiner, make()]
+    if isinstance(refiner, DenseCRF):
+        group.append(dataclasses.replace(refiner, w1=1.5, w2=0.5))
+    assert len({each.shared_key for each in group}) == 1
+    for together, each in zip(refiner.refine_each(group, image, probs), group, strict=True):
+        torch.testing.assert_close(together, each(image, probs))
+
+
+def test_no_two_that_share_nothing_have_one_shared_key():
+    shipped_ones = [shipped(name) for name in SHIPPED]
+    assert len({refiner.shared_key for refiner in shipped_ones}) == len(shipped_ones)
+
+
+def test_its_stages_are_refiners_of_which_the_last_is_itself(make, natural, smooth):
+    image, probs, refiner = natural(1, 9, 12), smooth(1, 4, 9, 12), make()
+    stages = refiner.stages()
+    assert list(stages.values())[-1] is refiner
+    assert len({stage.cache_key for stage in stages.values()}) == len(stages)
+    for stage in stages.values():
+        assert stage(image, probs).shape == probs.shape
 
 
 def test_a_cache_key_is_a_json_object_and_a_name_fits_a_folder(make):

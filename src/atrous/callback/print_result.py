@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from atrous.console import text
+from atrous.metric.protocol import refiner_title
 
 log = logging.getLogger("atrous")
 
@@ -18,7 +19,7 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     """Print the table of a result, where its files are, and how to look further."""
     plain, refined = result["scores"], result["scores_crf"]
     log.info(f"\n{result['name']}, seed {result['seed']}: IoU in % on {result['protocol']['pictures']} pictures")
-    log.info(class_table(plain, refined))
+    log.info(class_table(plain, refined, by=refiner_title(result["protocol"].get("crf"))))
     warn_of_tuning_pictures(result["protocol"])
     best = result["best_validation"]
     files = {
@@ -43,14 +44,20 @@ def warn_of_tuning_pictures(protocol: Mapping[str, Any]) -> None:
 
 
 def class_table(
-    plain: Mapping[str, Any], refined: Mapping[str, Any] | None, boundaries: Sequence[Mapping[str, Any] | None] = ()
+    plain: Mapping[str, Any],
+    refined: Mapping[str, Any] | None,
+    boundaries: Sequence[Mapping[str, Any] | None] = (),
+    by: str = "the CRF",
 ) -> str:
-    """Make a table of the IoU of each class and their mean, in %, before and after the CRF; and of their boundaries."""
+    """Make a table of the IoU of each class and their mean, in %, before and after the CRF; and of their boundaries.
+
+    `by`: what refined, for the headings.
+    """
     table = Table()
     table.add_column("class")
     known = [scores for scores in boundaries if scores]
-    headings = ["network"] + (["with the CRF", "gain"] if refined else [])
-    headings += ["boundary", "… with the CRF"][: len(known)]
+    headings = ["network"] + ([f"with {by}", "gain"] if refined else [])
+    headings += ["boundary", f"… with {by}"][: len(known)]
     for heading in headings:
         table.add_column(heading, justify="right")
     for name, iou in plain["iou"].items():

@@ -22,6 +22,7 @@ from atrous.evaluation.evaluator import Evaluator, open_evaluator
 from atrous.inference.predictor import FOREIGN
 from atrous.metric import bootstrap
 from atrous.metric.bootstrap import Comparison
+from atrous.metric.protocol import refiner_title
 
 log = logging.getLogger("atrous")
 
@@ -67,7 +68,7 @@ def open_sides(cfg: DictConfig) -> tuple[Side, Side]:
         raise ValueError("`b` must say what to compare with: another run, b=runs/…, or a itself after a CRF, crf=v1")
     first = open_side(cfg, cfg.a)
     if cfg.b is None:
-        return Side(first, None, "network"), Side(first, first.predictor.crf, "with the CRF")
+        return Side(first, None, "network"), Side(first, first.predictor.crf, f"with {refiner_title(cfg.crf)}")
     second = open_side(cfg, cfg.b)
     names = short_names(first.predictor.path, second.predictor.path)
     return Side(first, first.predictor.crf, names[0]), Side(second, second.predictor.crf, names[1])

@@ -22,6 +22,7 @@ from atrous.draw import chart
 from atrous.evaluation.evaluator import Evaluator, open_evaluator, scores_of
 from atrous.evaluation.ranks import Ranks, check_devices
 from atrous.machine import cores
+from atrous.metric.protocol import refiner_title
 
 log = logging.getLogger("atrous")
 
@@ -86,14 +87,16 @@ def draw(folder: Path, result: Mapping[str, Any], names: Sequence[str], title: s
     for end in ("", "_crf") if result["scores_crf"] else ("",):
         chart.confusion(np.array(result[f"confusion{end}"]), names, folder / f"confusion{end}.png")
     if result["trimap"]:
-        curves = {"network": result["trimap"], "with the CRF": result["trimap_crf"]}
+        by = refiner_title(result["protocol"]["crf"])
+        curves = {"network": result["trimap"], f"with {by}": result["trimap_crf"]}
         known = {name: curve for name, curve in curves.items() if curve}
         chart.trimaps(known, folder / "trimap.png", title, published)
 
 
 def show(result: Mapping[str, Any], folder: Path, title: str) -> None:
     log.info(f"\n{title}\n\nIoU")
-    log.info(class_table(result["scores"], result["scores_crf"], (result["boundary"], result["boundary_crf"])))
+    by = refiner_title(result["protocol"]["crf"])
+    log.info(class_table(result["scores"], result["scores_crf"], (result["boundary"], result["boundary_crf"]), by))
     log.info(f"\n{summary(result)}")
     warn_of_tuning_pictures(result["protocol"])
     if result["trimap"] is None:
@@ -123,7 +126,8 @@ def summary(result: Mapping[str, Any]) -> str:
 
     table = Table()
     table.add_column("")
-    columns = {"network": values("")} | ({"with the CRF": values("_crf")} if result["scores_crf"] else {})
+    by = refiner_title(result["protocol"]["crf"])
+    columns = {"network": values("")} | ({f"with {by}": values("_crf")} if result["scores_crf"] else {})
     for name in columns:
         table.add_column(name, justify="right")
     for name in columns["network"]:

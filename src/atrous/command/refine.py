@@ -1,4 +1,4 @@
-"""`atrous refine`: a label map or probabilities from anywhere, refined by the fully connected CRF."""
+"""`atrous refine`: a label map or probabilities from anywhere, refined by a CRF or another refiner."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def refine_folder(refiner: FileRefiner, images: Path, sources: Path, key: str, a
 def inputs_of(cfg: DictConfig) -> tuple[Path, Path, str]:
     """The picture and its label or probabilities, two files or two folders that exist; and which of the two it is."""
     if cfg.get("crf") is None:
-        raise ValueError("`crf` must be v1, v2 or shapes (got null): it is what refines")
+        raise ValueError("`crf` must be v1, v2 or another refiner (got null): it is what refines")
     if cfg.image is None:
         raise ValueError("`image` must be a picture or a folder of pictures (got null): image=photo.jpg")
     given = [key for key in ("label", "probs") if cfg[key] is not None]

@@ -33,7 +33,9 @@ SHOWN = 8
 def tune(cfg: DictConfig) -> Path:
     """Write crf.yaml, search.csv and search.png; return the folder."""
     if cfg.crf is not None:
-        raise ValueError("`crf` is what is looked for: search=… says where, crf=… belongs to atrous evaluate")
+        raise ValueError(
+            "`crf` is what is looked for, values of a DenseCRF: search=… says where, crf=… belongs to atrous evaluate"
+        )
     grid: Grid = build_search(cfg.search)
     check_number("pictures", cfg.pictures, 1)
     check_number("seed", cfg.seed, 0)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from atrous.crf import native, reference
 from atrous.crf.energy import Energy
-from atrous.crf.refiner import Refiner
+from atrous.crf.input import prepare
+from atrous.crf.refiner import Refiner, stages_by_iteration
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,41 +50,23 @@ class DenseCRF(Energy, Refiner):
             else:
                 yield from (reference.refine(crf, image, probs) for crf in crfs)
 
+    @property
+    def shared_key(self) -> str:
+        """Those that differ in w1 and w2 alone share their lattices."""
+        return replace(self, w1=0, w2=0).cache_key
+
+    def refine_each(self, refiners: Sequence[Any], image: Tensor, probs: Tensor) -> Iterator[Tensor]:
+        """Yield the probabilities after each of these, DenseCRFs of other weights."""
+        return self.with_weights([(crf.w1, crf.w2) for crf in refiners], image, probs)
+
+    def stages(self) -> dict[str, Refiner]:
+        """Return the CRF after fewer iterations and after all."""
+        return stages_by_iteration(self, self.iterations, lambda count: replace(self, iterations=count))
+
     def _prepare(self, image: Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:
         """Check both, and return them on one device, the probabilities in float32 at least."""
-        _check_image(image)
-        _check_probs(probs, image)
+        image, probs = prepare(image, probs)
         K = probs.shape[1]
         if self.compatibility is not None and self.compatibility.shape != (K, K):
             raise ValueError(f"`compatibility` must be {(K, K)} (got {tuple(self.compatibility.shape)})")
-        return image.to(probs.device, non_blocking=True), probs.to(torch.promote_types(probs.dtype, torch.float32))
-
-
-def _check_image(image: Tensor) -> None:
-    if image.dtype != torch.uint8:
-        raise ValueError(
-            f"`image` must be uint8, 0 to 255, as read from its file (got {image.dtype}): "
-            "sigma_beta is in these units, so don't subtract a mean or divide by a deviation"
-        )
-    if image.dim() != 4 or image.shape[1] != 3:
-        raise ValueError(
-            f"`image` must be (B, 3, H, W) (got {tuple(image.shape)}): "
-            "image.expand(-1, 3, -1, -1) makes RGB of grey, image[:, :3] drops alpha, image[None] adds the batch"
-        )
-
-
-def _check_probs(probs: Tensor, image: Tensor) -> None:
-    B, _, H, W = image.shape
-    if not probs.is_floating_point():
-        raise ValueError(f"`probs` must be floating point (got {probs.dtype})")
-    if probs.dim() != 4 or (probs.shape[0], *probs.shape[2:]) != (B, H, W) or probs.numel() == 0:
-        raise ValueError(
-            f"`probs` must be ({B}, K, {H}, {W}) like the image (got {tuple(probs.shape)}): "
-            "zoom the logits to the picture's size, then take the softmax"
-        )
-    least, most = probs.detach().amin((1, 2, 3)), probs.detach().amax((1, 2, 3))  # a NaN makes both NaN
-    wrong = ~((least >= 0) & (most <= 1 + 1e-3))
-    if wrong.any():
-        b = int(wrong.nonzero()[0])
-        range_ = f"reach from {least[b]:.3g} to {most[b]:.3g}: take the softmax first"
-        raise ValueError(f"`probs` of picture {b} of the batch {'hold NaN' if least[b].isnan() else range_}")
+        return image, probs

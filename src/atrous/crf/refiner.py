@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor
+
+SHOWN = (1, 2, 5, 10, 20, 50, 100)
+"""The iterations of a CRF that are drawn, besides the last."""
 
 
 class Refiner(ABC):
@@ -18,6 +22,8 @@ class Refiner(ABC):
     - Every picture is refined by itself: a batch gives what its pictures give one by one, whatever was refined before.
     - It can be pickled: worker processes get copies.
     - Two that compute the same have the same `cache_key`; two that compute different things differ in it.
+
+    `shared_key`, `refine_each` and `stages` may be left as they are.
     """
 
     @abstractmethod
@@ -37,3 +43,23 @@ class Refiner(ABC):
     @abstractmethod
     def text(self) -> str:
         """The parameters on one line, for people."""
+
+    @property
+    def shared_key(self) -> str:
+        """Those with one such key share work on a picture: `refine_each` of any of them serves all."""
+        return self.cache_key
+
+    def refine_each(self, refiners: Sequence[Refiner], image: Tensor, probs: Tensor) -> Iterator[Tensor]:
+        """Yield the probabilities (B, K, H, W) after each of these, all of which have its own `shared_key`."""
+        for refiner in refiners:
+            yield refiner(image, probs)
+
+    def stages(self) -> Mapping[str, Refiner]:
+        """Return refiners that show how it comes to its result, by what to call theirs; the last is itself."""
+        return {"after": self}
+
+
+def stages_by_iteration(crf: Refiner, iterations: int, stop_at: Callable[[int], Refiner]) -> dict[str, Refiner]:
+    """Return the CRF, which takes this many iterations, behind those that stop earlier."""
+    crfs = {count: stop_at(count) for count in SHOWN if count < iterations} | {iterations: crf}
+    return {f"after {count} iteration{'s' if count != 1 else ''}": each for count, each in crfs.items()}

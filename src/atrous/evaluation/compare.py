@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from atrous.crf import DenseCRF
+from atrous.crf import Refiner
 from atrous.evaluation.evaluator import Evaluator
 from atrous.metric.bootstrap import Comparison, Interval, numbers
 
@@ -16,7 +16,7 @@ class Side(NamedTuple):
     """A network, and the CRF after which it is scored, if any."""
 
     evaluator: Evaluator
-    crf: DenseCRF | None
+    crf: Refiner | None
     name: str
 
     def parts(self, indices: Sequence[int], workers: int | None) -> np.ndarray:

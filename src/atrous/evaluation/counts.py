@@ -4,7 +4,6 @@ command that was stopped goes on, and another one begins with what is there."""
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import zlib
 from collections import defaultdict
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from atrous.batch import check_finite, labels_of
-from atrous.crf import DenseCRF
+from atrous.crf import Refiner
 from atrous.data.parallel import map_in_threads, spread
 from atrous.disk import append_lines, make_folder
 from atrous.inference.probs import Probabilities
@@ -54,19 +53,19 @@ class CountStore:
         self.known.update(packed)
 
     # ---- reading ----------------------------------------------------------------------------------------------------
-    def key(self, crf: DenseCRF | None, index: int) -> Key:
+    def key(self, crf: Refiner | None, index: int) -> Key:
         return self.probs.name(index), cache_key(crf)
 
-    def lacks(self, crf: DenseCRF | None, index: int, detail: bool = True) -> bool:
+    def lacks(self, crf: Refiner | None, index: int, detail: bool = True) -> bool:
         """`detail`: with the counts for trimaps and boundaries."""
         return len(self.known.get(self.key(crf, index), ())) < (len(shapes(1)) if detail else 1)
 
-    def confusion(self, crf: DenseCRF | None, index: int) -> np.ndarray:
+    def confusion(self, crf: Refiner | None, index: int) -> np.ndarray:
         """(C, C) of one picture."""
         classes = self.probs.classes
         return unpack(self.known[self.key(crf, index)][0], (classes, classes))
 
-    def total(self, crf: DenseCRF | None, indices: Iterable[int]) -> Counts:
+    def total(self, crf: Refiner | None, indices: Iterable[int]) -> Counts:
         """The sum over these pictures, all of which must have been counted in detail."""
         packed = (self.known[self.key(crf, index)] for index in indices)
         sizes = shapes(self.probs.classes)
@@ -90,7 +89,7 @@ class CountStore:
 
     def refine(
         self,
-        crfs: Sequence[DenseCRF | None],
+        crfs: Sequence[Refiner | None],
         indices: Sequence[int],
         report: Report,
         workers: int | None = None,
@@ -109,20 +108,20 @@ class CountStore:
             done += len(task.crfs)
             report(done, total)
 
-    def _missing(self, crfs: Sequence[DenseCRF | None], indices: Sequence[int], detail: bool) -> list[RefineTask]:
+    def _missing(self, crfs: Sequence[Refiner | None], indices: Sequence[int], detail: bool) -> list[RefineTask]:
         tasks = [
             RefineTask(index, tuple(crf for crf in group if self.lacks(crf, index, detail)))
-            for group in group_by_kernels(crfs)
+            for group in group_by_shared_work(crfs)
             for index in indices
         ]
         return [task for task in tasks if task.crfs]
 
 
 class RefineTask(NamedTuple):
-    """A picture, and the CRFs to try on it, which differ in their weights alone; None: no CRF."""
+    """A picture, and the refiners to try on it, which share work; None: no refiner."""
 
     picture: int
-    crfs: tuple[DenseCRF | None, ...]
+    crfs: tuple[Refiner | None, ...]
 
 
 def count_refined(probs: Probabilities, device: str, detail: bool, task: RefineTask) -> list[Sequence[np.ndarray]]:
@@ -134,22 +133,22 @@ def count_refined(probs: Probabilities, device: str, detail: bool, task: RefineT
     refined: Iterable[Tensor] = [kept]
     if crfs:
         image = torch.tensor(sample.image).permute(2, 0, 1)[None].to(device)
-        refined = crfs[0].with_weights([(crf.w1, crf.w2) for crf in crfs], image, kept)
+        refined = crfs[0].refine_each(crfs, image, kept)
     predictions = (labels_of(each[0]) for each in refined)
     if detail:
         return [Counts.of(prediction, label, probs.classes).arrays() for prediction in predictions]
     return [[confusion(prediction, label, probs.classes).cpu().numpy()] for prediction in predictions]
 
 
-def group_by_kernels(crfs: Sequence[DenseCRF | None]) -> list[list[DenseCRF | None]]:
-    """Groups that differ in their weights alone, so that one lattice serves each."""
-    groups: dict[str, list[DenseCRF | None]] = defaultdict(list)
+def group_by_shared_work(crfs: Sequence[Refiner | None]) -> list[list[Refiner | None]]:
+    """Group what shares work on a picture: one lattice serves CRFs that differ in their weights alone."""
+    groups: dict[str, list[Refiner | None]] = defaultdict(list)
     for crf in crfs:
-        groups[cache_key(crf and dataclasses.replace(crf, w1=0, w2=0))].append(crf)
+        groups["none" if crf is None else crf.shared_key].append(crf)
     return list(groups.values())
 
 
-def cache_key(crf: DenseCRF | None) -> str:
+def cache_key(crf: Refiner | None) -> str:
     return "none" if crf is None else crf.cache_key
 
 

@@ -24,7 +24,7 @@ from atrous.config.build import build_files, plain
 from atrous.config.override import check_number
 from atrous.config.trust import check_targets
 from atrous.console import bar
-from atrous.crf import DenseCRF
+from atrous.crf import Refiner
 from atrous.data.pairs import Pair
 from atrous.evaluation.counts import CountStore
 from atrous.inference.predictor import Predictor, open_predictor
@@ -72,14 +72,14 @@ class Evaluator:
                 return
             unknown = [index for index in indices if counts.lacks(None, index) or counts.lacks(crf, index)]
             self.probs.fill(unknown, self.predictor.probs, report)
-        with bar(f"the CRF on {len(indices)} pictures", quiet) as report:
+        with bar(f"refining {len(indices)} pictures", quiet) as report:
             counts.refine([None, crf], unknown, report, workers)
 
     def reread(self) -> Evaluator:
         """The same, with the counts that other processes have written meanwhile."""
         return replace(self, counts=CountStore(self.probs, self.counts.folder))
 
-    def parts(self, indices: Sequence[int], crf: DenseCRF | None) -> np.ndarray:
+    def parts(self, indices: Sequence[int], crf: Refiner | None) -> np.ndarray:
         """(N, 3, C): the hit, true and predicted pixels of each picture. Whole matrices would be much where there are
         many classes."""
         return np.stack([parts(self.counts.confusion(crf, index)) for index in indices])

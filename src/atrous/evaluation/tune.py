@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from atrous.console import bar
-from atrous.crf import DenseCRF
+from atrous.crf import DenseCRF, Refiner
 from atrous.crf.search import Grid, Point
 from atrous.evaluation.counts import CountStore
 from atrous.metric.confusion import Scores
@@ -66,7 +66,7 @@ def search(
     return result
 
 
-def mean_iou(counts: CountStore, crf: DenseCRF | None, indices: Sequence[int]) -> float:
+def mean_iou(counts: CountStore, crf: Refiner | None, indices: Sequence[int]) -> float:
     return Scores.of(np.sum([counts.confusion(crf, index) for index in indices], axis=0)).mean_iou
 
 

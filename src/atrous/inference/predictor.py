@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from atrous.batch import LabelSpace, check_finite, labels_of
 from atrous.config.build import build_crf, build_files, build_network, plain, precision
 from atrous.config.override import composed, groups_of
-from atrous.crf import DenseCRF
+from atrous.crf import Refiner
 from atrous.inference.network_file import Complete, NetworkInfo
 from atrous.inference.segmenter import Segmenter, last_checkpoint, load, usable
 from atrous.model.tta import View
@@ -37,7 +37,7 @@ class Predictor:
     segmenter: Segmenter
     view: View
     precision: str
-    crf: DenseCRF | None
+    crf: Refiner | None
 
     # ---- which network --------------------------------------------------------------------------------------------
     @property

@@ -1,11 +1,11 @@
-"""Refine label maps or probabilities from files by the fully connected CRF: one picture, or folders of them."""
+"""Refine label maps or probabilities from files by a CRF or another refiner: one picture, or folders of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from atrous.batch import IGNORE
 from atrous.console import bar
-from atrous.crf import DenseCRF
+from atrous.crf import Refiner
 from atrous.data.folder import PICTURES
 from atrous.data.parallel import spread
 from atrous.disk import write_whole
@@ -37,9 +37,6 @@ from atrous.inference.unary import (
     size_text,
 )
 
-SHOWN = (1, 2, 5, 10, 20, 50, 100)
-"""The iterations that are drawn, besides the last."""
-
 ONE_CLASS = "the label holds one class only, so every pixel has it (if the value of `void` is a class too: void=null)"
 
 
@@ -50,7 +47,7 @@ class RefineJob(NamedTuple):
 
 
 class Refined(NamedTuple):
-    """How many pixels of a picture the CRF changed; the unknown ones are those of void."""
+    """How many pixels of a picture changed; the unknown ones are those of void."""
 
     pixels: int
     changed: int
@@ -77,7 +74,7 @@ def steps_of(out: Path) -> Path:
 class FileRefiner:
     """Refines a job's label or probabilities and writes its files."""
 
-    crf: DenseCRF
+    crf: Refiner
     labels: bool  # read labels, not probabilities
     certainty: float
     void: int | tuple[int, ...] | None
@@ -86,7 +83,7 @@ class FileRefiner:
 
     @classmethod
     def of(
-        cls, crf: DenseCRF, labels: bool, certainty: float, void: int | tuple[int, ...] | None, steps: bool
+        cls, crf: Refiner, labels: bool, certainty: float, void: int | tuple[int, ...] | None, steps: bool
     ) -> FileRefiner:
         settings = json.loads(crf.cache_key) | ({"certainty": certainty, "void": void} if labels else {})
         return cls(crf, labels, certainty, void, steps, json.dumps(settings))
@@ -99,17 +96,19 @@ class FileRefiner:
         picture = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()
         probs = torch.from_numpy(before.probs)[None]
 
-        def refine(iterations: int) -> np.ndarray:
+        def refine(refiner: Refiner) -> np.ndarray:
             try:
                 with torch.inference_mode():
-                    return replace(self.crf, iterations=iterations)(picture, probs)[0].numpy()
+                    return refiner(picture, probs)[0].numpy()
             except ValueError as error:
                 raise ValueError(str(error).replace("picture 0 of the batch", str(job.source))) from None
 
-        after = refine(self.crf.iterations)
-        if self.steps:
-            write_whole(steps_of(job.out), figure(image, before, after, self.crf.iterations, refine))
+        after = refine(self.crf)
         prediction = after.argmax(0)
+        if self.steps:
+            *earlier, (title, _) = self.crf.stages().items()
+            maps = {name: refine(stage).argmax(0) for name, stage in earlier} | {title: prediction}
+            write_whole(steps_of(job.out), figure(image, before, maps))
         write_whole(job.out, before.array(after) if job.out.suffix == ".npy" else before.png(prediction, self.settings))
         unknown = before.label == IGNORE
         changed = int(((prediction != before.label) & ~unknown).sum())
@@ -204,15 +203,10 @@ def refine_all(refiner: FileRefiner, jobs: Sequence[RefineJob]) -> tuple[list[Re
 
 
 # ---- the figure ------------------------------------------------------------------------------------------------------
-def figure(
-    image: np.ndarray, before: Unary, after: np.ndarray, iterations: int, refine: Callable[[int], np.ndarray]
-) -> memoryview:
-    """image | before | after 1, 2, 5 … iterations, as a PNG."""
+def figure(image: np.ndarray, before: Unary, after: Mapping[str, np.ndarray]) -> memoryview:
+    """image | before | after 1, 2, 5 … iterations, as a PNG; `after`: label maps (H, W) by their titles."""
     labels = before.space()
-    maps = {"before": before.label}
-    for count in (*(n for n in SHOWN if n < iterations), iterations):
-        probs = after if count == iterations else refine(count)
-        maps[f"after {count} iteration{'s' if count != 1 else ''}"] = probs.argmax(0).astype(np.uint8)
+    maps = {"before": before.label} | {title: label.astype(np.uint8) for title, label in after.items()}
     tiles = [Tile(image, True, "image")]
     tiles += [Tile(colour(label, labels.palette), False, title) for title, label in maps.items()]
     return png(Image.fromarray(grid(tiles, legend_entries(maps.values(), labels))))

@@ -103,8 +103,10 @@ def shrink(image: np.ndarray, largest: int | None) -> np.ndarray:
 
 
 def first_crf(predictor: Predictor) -> DenseCRF:
-    """The CRF of the command, or of the run, or v2's."""
-    crf: Any = predictor.crf or predictor.segmenter.usual_crf()
+    """The CRF of the command, or of the run, or v2's; the sliders are for the values of a DenseCRF."""
+    crf = predictor.crf or predictor.segmenter.usual_crf()
+    if not isinstance(crf, DenseCRF):
+        raise ValueError(f"`crf` must be a DenseCRF, whose values the sliders set (got a {type(crf).__name__}): crf=v2")
     return crf
 
 

@@ -9,6 +9,12 @@ from typing import Any
 from atrous.batch import IGNORE, name_of
 
 
+def refiner_title(crf: Mapping[str, Any] | None) -> str:
+    """Name the kind of refiner that a configuration states, for headings: "with …"."""
+    kind = (crf or {}).get("_target_", "DenseCRF").rpartition(".")[2]
+    return "the CRF" if kind == "DenseCRF" else kind
+
+
 def protocol(
     name: str,
     split: Any,

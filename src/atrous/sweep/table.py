@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from atrous.metric.protocol import refiner_title
 from atrous.sweep.record import ENDS, ReportCell, ReportRow, SweepReport
 from atrous.sweep.row import FLOPS_AT
 
@@ -157,5 +158,5 @@ def protocol_text(how: dict[str, Any]) -> str:
     facts.append("the last weights")
     if crf is not None:
         values = (f"{key}={value}" for key, value in crf.items() if not key.startswith("_") and key != "validate")
-        facts.append(f"CRF {' '.join(values)}")
+        facts.append(" ".join([refiner_title(crf).removeprefix("the "), *values]))
     return "; ".join(facts)
