@@ -144,6 +144,11 @@ def test_the_sliders_begin_at_the_commands_crf_else_the_runs(trained, opened):
     assert (first_crf(asked).w1, first_crf(asked).normalization) == (5, "after")
 
 
+def test_another_refiner_has_no_sliders(trained):
+    with pytest.raises(ValueError, match=r"must be a DenseCRF, whose values the sliders set \(got a GridCRF\): crf=v2"):
+        first_crf(open_predictor(configured(trained, "crf=grid"), device="cpu"))
+
+
 def test_every_value_of_a_shipped_crf_is_one_of_its_slider():
     for path in (CONF / "crf").glob("*.yaml"):
         crf = configure("experiment=shapes", f"crf={path.stem}").crf

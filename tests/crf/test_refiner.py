@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from atrous.config.place import CONF
-from atrous.crf import DenseCRF, Refiner
+from atrous.crf import DenseCRF, GridCRF, Refiner
 
 SHIPPED = sorted(path.stem for path in (CONF / "crf").glob("*.yaml"))
 
@@ -54,6 +54,8 @@ MAKERS: dict[str, Callable[[], Refiner]] = {
     **{name: lambda name=name: shipped(name) for name in SHIPPED},  # type: ignore[misc]
     "iterations": lambda: DenseCRF(5, 50, 10, 3, 3, iterations=0),
     "costs": lambda: DenseCRF(5, 50, 10, 3, 3, compatibility=1 - torch.eye(4)),
+    "grid, 8 neighbours": lambda: GridCRF(5, 10, 3, neighbours=8),
+    "grid, iterations": lambda: GridCRF(5, 10, 3, iterations=0),
     "outside": lambda: Smoothing(5),
     "outside, wider": lambda: Smoothing(7),
 }

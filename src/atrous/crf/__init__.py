@@ -1,6 +1,7 @@
-"""Refining probabilities by the picture: the fully connected CRF of both papers, and the contract of any refiner."""
+"""Refining probabilities by the picture: the fully connected CRF of both papers, other refiners, and their contract."""
 
 from atrous.crf.dense import DenseCRF
+from atrous.crf.grid import GridCRF
 from atrous.crf.refiner import Refiner
 
-__all__ = ["DenseCRF", "Refiner"]
+__all__ = ["DenseCRF", "GridCRF", "Refiner"]
