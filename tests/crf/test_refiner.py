@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from atrous.config.place import CONF
-from atrous.crf import DenseCRF, GridCRF, Refiner
+from atrous.crf import DenseCRF, GridCRF, Refiner, Superpixels
 
 SHIPPED = sorted(path.stem for path in (CONF / "crf").glob("*.yaml"))
 
@@ -56,6 +56,8 @@ MAKERS: dict[str, Callable[[], Refiner]] = {
     "costs": lambda: DenseCRF(5, 50, 10, 3, 3, compatibility=1 - torch.eye(4)),
     "grid, 8 neighbours": lambda: GridCRF(5, 10, 3, neighbours=8),
     "grid, iterations": lambda: GridCRF(5, 10, 3, iterations=0),
+    "superpixels, few": lambda: Superpixels(12),
+    "superpixels, compact": lambda: Superpixels(12, compactness=30),
     "outside": lambda: Smoothing(5),
     "outside, wider": lambda: Smoothing(7),
 }

@@ -3,5 +3,6 @@
 from atrous.crf.dense import DenseCRF
 from atrous.crf.grid import GridCRF
 from atrous.crf.refiner import Refiner
+from atrous.crf.superpixel import Superpixels
 
-__all__ = ["DenseCRF", "GridCRF", "Refiner"]
+__all__ = ["DenseCRF", "GridCRF", "Refiner", "Superpixels"]
