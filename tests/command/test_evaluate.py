@@ -57,6 +57,29 @@ def test_another_crf_needs_no_network(copy):
     assert {path: path.stat().st_mtime_ns for path in copy.glob("probs/*/*.npy")} == files
 
 
+@pytest.mark.parametrize(
+    ("choice", "folder", "heading"),
+    [("grid", "val-grid-5-10-1", "with GridCRF"), ("superpixels", "val-superpixels-500-10", "with Superpixels")],
+)
+def test_another_refiner_is_scored_as_a_crf_is(copy, choice, folder, heading, caplog):
+    caplog.set_level("INFO", "atrous")
+    dense, other = evaluated(copy, "crf=shapes"), evaluated(copy, f"crf={choice}")
+    assert heading in caplog.text
+    assert kept(copy, folder) == other
+    assert other["confusion"] == dense["confusion"]
+    trial = trial_of(copy, f"crf={choice}")
+    expected = np.zeros((8, 8), int)
+    for index, sample in enumerate(trial.probs.split):
+        refined = trial.predictor.refine(sample.image, trial.probs[index][1].float()).argmax(0).numpy()
+        known = sample.label != 255
+        np.add.at(expected, (sample.label[known], refined[known]), 1)
+    assert other["confusion_crf"] == expected.tolist() not in (dense["confusion_crf"], other["confusion"])
+    assert main(["compare", f"a={copy}", f"crf={choice}", "resamples=100", "workers=1"]) == 0
+    compared = json.loads(next(copy.glob(f"compare/*/{folder}/compare.json")).read_text())
+    assert compared["b"]["name"] == heading
+    assert compared["mean_iou"]["b"] == pytest.approx(other["scores_crf"]["mean_iou"])
+
+
 def test_all_cores_give_what_one_gives(copy):
     one = evaluated(copy, "crf=v2")
     next(copy.glob("trial/*/counts.jsonl")).unlink()

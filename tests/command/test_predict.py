@@ -16,6 +16,7 @@ from running import atrous, ended, started, wait_until
 
 from atrous import load
 from atrous.__main__ import main
+from atrous.crf import GridCRF, Superpixels
 from atrous.data.photo import read_photo
 from atrous.data.shapes import Shapes
 from atrous.draw.colour import overlay
@@ -100,6 +101,22 @@ def test_the_crf_refines_as_in_python(here, trained, predicted):
     assert (stored("out/photo.png") == load(trained).segment("photo.png", crf=True)).all()
     predicted("photo.png", "crf=v2")
     assert (stored("out/photo.png") != plain).any()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "crf"),
+    [
+        (["crf=grid", "crf.sigma_beta=60"], GridCRF(5, 60, 1)),
+        (["crf=superpixels", "crf.segments=9"], Superpixels(9)),
+    ],
+    ids=["grid", "superpixels"],
+)
+def test_another_refiner_refines_as_in_python(here, trained, predicted, overrides, crf):
+    predicted("photo.png", *overrides)
+    probs = torch.from_numpy(load(trained).probs("photo.png"))[None]
+    expected = crf(torch.from_numpy(photo()).permute(2, 0, 1)[None], probs)[0].argmax(0)
+    assert (stored("out/photo.png") == expected.numpy()).all()
+    assert (expected != probs[0].argmax(0)).any()
 
 
 def test_one_look_of_the_picture_s_own_size_is_the_plain_one_and_others_are_not(here, predicted):

@@ -13,7 +13,7 @@ from running import atrous
 
 from atrous.__main__ import main
 from atrous.batch import IGNORE, voc_palette
-from atrous.crf import DenseCRF
+from atrous.crf import DenseCRF, GridCRF, Refiner, Superpixels
 from atrous.data.parallel import spread
 from atrous.inference import refine
 
@@ -50,7 +50,7 @@ def certain(label: np.ndarray, classes: list[int], certainty: float = 0.7) -> np
     return probs.astype(np.float32)
 
 
-def by(crf: DenseCRF, probs: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
+def by(crf: Refiner, probs: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
     image = photo() if image is None else image
     return crf(torch.from_numpy(image.copy()).permute(2, 0, 1)[None].contiguous(), torch.from_numpy(probs)[None])[
         0
@@ -263,6 +263,25 @@ def test_steps_draw_each_of_the_iterations_in_the_label_s_colours(here, capsys):
     enlarged = round(320 / W) ** 2  # a pixel of the label
     assert 0 < red - enlarged * sum(label.sum() for label in maps) < 24**2  # which is the legend's
     assert (stored(here / "x.png") == square()).all()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "crf", "panels"),
+    [
+        (["crf=grid", "crf.w2=3"], GridCRF(5, 10, 3), 4),
+        (["crf=superpixels", "crf.segments=30"], Superpixels(30), 1),
+    ],
+    ids=["grid", "superpixels"],
+)
+def test_another_refiner_refines_label_maps_too(here, overrides, crf, panels):
+    refined("image=photo.png", "label=label.png", "out=x.png", "steps=true", *overrides)
+    assert len(crf.stages()) == panels
+    probs = certain(shifted(), [0, 5])
+    maps = [shifted(1), *(by(stage, probs).argmax(0) for stage in crf.stages().values())]
+    assert (stored(here / "x.png") == 5 * maps[-1]).all()
+    red = (stored(here / "x_steps.png") == voc_palette()[5]).all(-1).sum()
+    enlarged = round(320 / W) ** 2
+    assert 0 <= red - enlarged * sum(label.sum() for label in maps) < 24**2  # which is the legend's
 
 
 # ---- mistakes -------------------------------------------------------------------------------------------------------

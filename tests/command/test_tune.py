@@ -122,6 +122,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_as_if_it_had_not_been(copy):
         (["tune", "run={run}", "search=v3"], "did you mean search=v"),
         (["tune", "run={run}", "normalization=before"], "`normalization`"),
         (["tune", "run={run}", "split=tset"], "train, val"),
+        (["tune", "run={run}", "crf=grid"], "`crf` is what is looked for, values of a DenseCRF: "),
         (["tune", "run={run}", "root=/data"], "has no files"),
         (["tune", "run={run}", "data=voc"], "8 classes, the dataset has 21"),
     ],

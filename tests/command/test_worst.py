@@ -233,6 +233,11 @@ def test_the_page_tells_what_is_not_usual_about_its_crf(copy):
         assert made(copy, "count=1", "per_class=0", "crf=shapes", word)[0]["facts"]["CRF"] == message
 
 
+def test_the_page_names_another_refiner(copy):
+    facts = made(copy, "count=1", "per_class=0", "crf=superpixels", "crf.segments=40")[0]["facts"]
+    assert facts["CRF"] == "superpixels, 40 segments, compactness 10"
+
+
 def test_a_page_of_too_many_pictures_says_what_to_lower(copy):
     cfg = configured("worst", copy)
     check_length(cfg, classes=96, pictures=2000)

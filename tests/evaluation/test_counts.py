@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from atrous.batch import Sample
-from atrous.crf import DenseCRF
+from atrous.crf import DenseCRF, GridCRF, Superpixels
 from atrous.evaluation.counts import CountStore, pack, unpack
 from atrous.inference.probs import Probabilities
 from atrous.metric.confusion import confusion
@@ -46,7 +46,7 @@ def tally(probs, tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_counts_are_those_of_the_crf_picture_by_picture(probs, tally, workers):
-    crfs = [None, V1, OTHER, WIDE]
+    crfs = [None, V1, GridCRF(5, 10, 1), OTHER, Superpixels(20), WIDE, GridCRF(5, 10, 1, neighbours=8)]
     tally.refine(crfs, range(6), quiet, workers)
     for crf in crfs:
         expected = sum(by_hand(probs, crf, index) for index in (1, 2, 4))

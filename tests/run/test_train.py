@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from running import Interrupted, equal, refusal, run, weights
+from running import SCRAMBLED, Interrupted, equal, refusal, run, weights
 
 from atrous.digest import digest, flat
 from atrous.disk import read_metrics
@@ -58,6 +58,16 @@ def test_a_run_leaves_a_folder_that_explains_itself(tmp_path):
     }
     assert result["protocol"]["crf"]["w1"] == 4
     assert result["scores_crf"]["iou"].keys() == result["scores"]["iou"].keys()
+
+
+@pytest.mark.parametrize("refiner", ["grid", "superpixels"])
+def test_a_run_validates_and_is_tested_with_another_refiner(tmp_path, refiner, caplog):
+    with caplog.at_level("INFO", "atrous"):
+        result = run(tmp_path, f"crf={refiner}", "crf.validate=true", SCRAMBLED)
+    assert f"with {result['protocol']['crf']['_target_'].split('.')[-1]}" in caplog.text
+    assert result["confusion_crf"] != result["confusion"]
+    validated = [row["val/miou_crf"] for row in read_metrics(tmp_path / "metrics.csv") if "val/miou_crf" in row]
+    assert float(validated[-1]) == pytest.approx(result["scores_crf"]["mean_iou"], abs=1e-6)
 
 
 def test_scores_are_taken_over_every_labelled_pixel_at_the_labels_own_size(tmp_path):
