@@ -22,6 +22,7 @@ from atrous.sweep.plan import make_plan, note_begun
 from atrous.sweep.record import ReportRow, Spread
 from atrous.sweep.render import comma_separated, latex, markdown
 from atrous.sweep.report import make_report
+from atrous.sweep.table import protocol_text
 
 TABLE3 = ("sweeps=v2_table3", "seed=0,1")
 
@@ -127,6 +128,15 @@ def test_a_score_with_another_crf_is_not_in_the_table(here):
     assert cell.evaluation() is None
     evaluate(cell, result, [confusions(0.6, 0), None])
     assert cell.evaluation() == cell.path / "evaluate" / "val"
+
+
+def test_the_protocol_names_a_refiner_that_is_no_dense_crf():
+    how = {"dataset": "atrous.data.shapes.Shapes", "split": "val", "pictures": 10, "list": "ab", "scales": [1]}
+    how |= {"flip": False, "slide": None}
+    dense = {"_target_": "atrous.crf.DenseCRF", "w1": 4, "validate": False}
+    other = {"_target_": "atrous.crf.Superpixels", "segments": 500, "validate": False}
+    assert protocol_text(how | {"crf": dense}).endswith("; CRF w1=4")
+    assert protocol_text(how | {"crf": other}).endswith("; Superpixels segments=500")
 
 
 def test_rows_that_the_papers_do_not_name_are_named_by_their_overrides(here):
