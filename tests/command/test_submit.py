@@ -145,10 +145,11 @@ def test_killed_at_any_time_it_goes_on_and_ends_with_the_same_archive(work, caps
 
 
 def test_other_settings_take_nothing_from_those_before(work, capsys):
-    for overrides in ([], ["crf=v2"], ["crf=v2", "crf.w1=9"], ["tta.flip=true"], ["split=val"]):
+    refiners = (["crf=v2"], ["crf=v2", "crf.w1=9"], ["crf=grid"], ["crf=superpixels"])
+    for overrides in ([], *refiners, ["tta.flip=true"], ["split=val"]):
         submitted("run=run", "root=VOC2012", *overrides)
     assert "were there" not in capsys.readouterr().out
-    assert len(list((work / "run/submit").glob("*.tgz"))) == 5
+    assert len(list((work / "run/submit").glob("*.tgz"))) == 3 + len(refiners)
 
 
 def test_a_picture_that_is_another_by_now_is_predicted_anew(work, capsys):
