@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save
-from torch import nn
 
 from atrous.batch import labels_of
 from atrous.inference.network_file import Complete, NetworkInfo
@@ -72,13 +71,20 @@ def save_onnx(complete: Complete, info: NetworkInfo, path: Path) -> None:
     program.save(path)
 
 
-def trace(complete: nn.Module) -> torch.export.ExportedProgram:
+def trace(complete: Complete) -> torch.export.ExportedProgram:
     """The network as a graph, for any number of pictures of any height and width."""
     # A batch of 1 would be taken for a constant.
     example = torch.zeros(2, 3, 97, 131, dtype=torch.uint8)
     dim = torch.export.Dim
-    free = {0: dim("batch"), 2: dim("height", min=8), 3: dim("width", min=8)}
-    return torch.export.export(complete, (example,), dynamic_shapes=(free,), strict=False)
+    least = complete.least_size
+    free = {0: dim("batch"), 2: dim("height", min=least), 3: dim("width", min=least)}
+    try:
+        return torch.export.export(complete, (example,), dynamic_shapes=(free,), strict=False)
+    except (torch._dynamo.exc.UserError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"this network fits no graph with free height and width ({str(error).splitlines()[0]}): "
+            "format=safetensors holds it, for atrous.load"
+        ) from None
 
 
 FORMATS = {

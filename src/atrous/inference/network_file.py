@@ -36,6 +36,15 @@ class Complete(nn.Module):
         super().__init__()
         self.network = network
 
+    @property
+    def least_size(self) -> int:
+        """Pixels along a side from which on an exported graph holds: no map may shrink to a single unit, which a graph
+        would take for a constant."""
+        inner = self.network
+        while hasattr(inner, "network"):
+            inner = inner.network
+        return 8 if inner.multiple > 1 else inner.backbone.stride + 1
+
     def forward(self, image: Tensor) -> Tensor:
         return self.network.zoom(self.network(image), image.shape[-2:])
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from atrous.crf import DenseCRF
-from atrous.model.network import Network, Wrapper, crop
+from atrous.model.network import Network, Wrapper
+from atrous.model.upsample import crop
 
 
 class RecurrentCRF(Wrapper):

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from atrous.model.features import Features
 from atrous.model.head.aspp import initialise
-from atrous.model.network import Network, Wrapper, crop, pad, sample
+from atrous.model.network import Network, Wrapper, pad, sample
+from atrous.model.upsample import crop
 
 
 class MultiScaleFeatures(Wrapper):

@@ -13,6 +13,7 @@ from atrous.batch import IGNORE
 from atrous.model.atrous import Field, Window, receptive_field
 from atrous.model.backbone import Backbone
 from atrous.model.head import Head
+from atrous.model.upsample import crop
 
 
 class Convention(NamedTuple):
@@ -211,15 +212,6 @@ def pad(x: Tensor, step: int, remainder: int = 1) -> Tensor:
     """Pad (B, 3, H, W) with zeros, the mean colour, at the bottom and right, up to step·k + remainder."""
     height, width = ((n - remainder + step - 1) // step * step + remainder for n in x.shape[-2:])
     return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
-
-
-def crop(x: Tensor, size: Sequence[int], first: int = 0) -> Tensor:
-    """Crop (B, C, h, w) to (B, C, *size), from the row and column `first` on."""
-    if torch.compiler.is_exporting():
-        # A slice ties the exported graph to whether there was anything to cut; a negative pad does not.
-        height, width = x.shape[2:]
-        return F.pad(x, (-first, size[1] + first - width, -first, size[0] + first - height))
-    return x[..., first : first + size[0], first : first + size[1]]
 
 
 def sample(label: Tensor, size: Sequence[int], step: int, first: int = 0) -> Tensor:

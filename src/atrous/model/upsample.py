@@ -104,3 +104,12 @@ def initialise_bilinear(layer: nn.ConvTranspose2d) -> None:
     layer.weight[channels, channels % layer.weight.shape[1]] = kernel.to(layer.weight)  # … within its group
     if layer.bias is not None:
         layer.bias.zero_()
+
+
+def crop(x: Tensor, size: Sequence[int], first: int = 0) -> Tensor:
+    """Crop (B, C, h, w) to (B, C, *size), from the row and column `first` on."""
+    if torch.compiler.is_exporting():
+        # A slice ties the exported graph to whether there was anything to cut; a negative pad does not.
+        height, width = x.shape[2:]
+        return F.pad(x, (-first, size[1] + first - width, -first, size[0] + first - height))
+    return x[..., first : first + size[0], first : first + size[1]]

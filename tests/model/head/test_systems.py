@@ -1,5 +1,6 @@
 """The systems beside DeepLab as networks: sizes, counts, gradients, and each one's own identity."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,11 @@ import torchvision
 from omegaconf import OmegaConf
 from torch import nn
 
+from atrous.batch import LabelSpace
 from atrous.config.build import build_network
 from atrous.config.place import CONF
+from atrous.inference.export import export
+from atrous.inference.network_file import NetworkInfo
 from atrous.model.features import Features
 from atrous.model.head import FCN, Context, SegNet
 from atrous.model.head.context import start_as_identity
@@ -195,3 +199,25 @@ def test_v3_with_torchvisions_weights_gives_torchvisions_logits():
     x = torch.randn(1, 2048, 9, 11)
     with torch.no_grad():
         torch.testing.assert_close(head(Features((x,))), peer.classifier(x))
+
+
+# ---- one file -------------------------------------------------------------------------------------------------------
+def exported(head: str, folder: Path) -> str:
+    net = network(head).eval()
+    for classifier in net.classifiers():
+        nn.init.normal_(classifier.weight, std=0.01)
+    info = NetworkInfo({"model": {}}, LabelSpace([f"class {k}" for k in range(5)]))
+    return export(net, info, "torch_export", folder / f"{head}.pt2")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [pytest.param(head, marks=() if head == "fcn8s" else pytest.mark.slow) for head in HEADS if head != "deconvnet"],
+)
+def test_it_is_exported_with_free_height_and_width(head, tmp_path):
+    assert exported(head, tmp_path).count("the same class at 100.00 % of the pixels") == 3
+
+
+def test_deconvnet_whose_fc6_wants_a_whole_window_fits_no_such_graph(tmp_path):
+    with pytest.raises(ValueError, match=r"fits no graph with free height and width .* format=safetensors holds it"):
+        exported("deconvnet", tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -110,7 +111,7 @@ class StridedVGG16(Backbone):
                 if norm:
                     layers[f"norm{stage}_{index}"] = nn.BatchNorm2d(self.channels[stage])
                 layers[f"relu{stage}_{index}"] = nn.ReLU(inplace=True)
-            layers[f"pool{stage}"] = nn.MaxPool2d(2, 2, ceil_mode=True, return_indices=True)
+            layers[f"pool{stage}"] = Halving()
         self.layers = nn.Sequential(layers)
 
     @property
@@ -136,7 +137,23 @@ class StridedVGG16(Backbone):
 
     def windows(self) -> list[Window]:
         named = self.layers.named_children()
-        return [Window.of(name, layer) for name, layer in named if isinstance(layer, (nn.Conv2d, nn.MaxPool2d))]
+        return [Window.of(name, layer) for name, layer in named if isinstance(layer, (nn.Conv2d, Halving))]
+
+
+class Halving(nn.Module):
+    """The 2x2 pooling of stride 2, sizes rounded up: (B, C, h, w) -> the maxima, and their places in the map."""
+
+    kernel_size = 2
+    stride = 2
+    padding = 0
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not torch.compiler.is_exporting():
+            return F.max_pool2d(x, 2, 2, ceil_mode=True, return_indices=True)
+        # Rounding up ties the exported graph to odd or even sizes; a row and a column more, rounded down, do not.
+        width = x.shape[3]
+        y, places = F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=float("-inf")), 2, 2, return_indices=True)
+        return y, places // (width + 1) * width + places % (width + 1)
 
 
 def pooling(stage: int, kernel: int, stride: int) -> nn.Module:

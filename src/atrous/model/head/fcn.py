@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from atrous.model.atrous import Window
 from atrous.model.features import Features
 from atrous.model.head.contract import Head
-from atrous.model.upsample import initialise_bilinear
+from atrous.model.upsample import crop, initialise_bilinear
 
 
 class FCN(Head):
@@ -75,8 +75,8 @@ class FCN(Head):
         x = self.score_fr(self.fc(features.last))
         for name, finer in zip(self.skips, features.maps[-2:-4:-1]):
             x = self.ups[name](x)
-            x = x + cut(self.skips[name](finer * self.scales[name]), self.first[name], x.shape[-2:])
-        return cut(self.up(x), self.first["picture"], features.maps[0].shape[-2:])
+            x = x + crop(self.skips[name](finer * self.scales[name]), x.shape[-2:], self.first[name])
+        return crop(self.up(x), features.maps[0].shape[-2:], self.first["picture"])
 
     def classifiers(self) -> list[nn.Module]:
         return [self.score_fr, *self.skips.values()]
@@ -113,7 +113,3 @@ def crop_from(first: float) -> int:
             "model.backbone.padding=100"
         )
     return int(first)
-
-
-def cut(x: Tensor, first: int, size: Sequence[int]) -> Tensor:
-    return x[..., first : first + size[0], first : first + size[1]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from atrous.model.features import Features
@@ -107,7 +108,7 @@ class DeconvNet(Head):
                 nn.init.zeros_(layer.get_parameter("bias"))
 
     def forward(self, features: Features) -> Tensor:
-        if min(features.last.shape[-2:]) < 7:
+        if not torch.compiler.is_exporting() and min(features.last.shape[-2:]) < 7:
             height, width = features.maps[0].shape[-2:]
             raise ValueError(
                 f"`head` DeconvNet needs pictures of 193 pixels or more along each side (got {height}x{width})"
