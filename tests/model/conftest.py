@@ -1,11 +1,14 @@
 """Networks as the command line composes them: from the YAML of conf/model."""
 
 from pathlib import Path
+from typing import Any
 
 import hydra.utils
 import pytest
 import torch
 from omegaconf import OmegaConf
+
+from atrous.config.build import late_arguments
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 
@@ -19,7 +22,8 @@ def build_network(
     backbone, head, multiscale=None, num_classes=21, head_args=None, multiscale_args=None, **backbone_args
 ):
     trunk = instantiate("backbone", backbone, backbone_args)
-    late = {"in_channels": trunk.channels[-1], "num_classes": num_classes, "fc_channels": trunk.fc_channels}
+    config: Any = OmegaConf.load(CONF / "head" / f"{head}.yaml")
+    late = late_arguments(config, trunk, num_classes)
     top = instantiate("head", head, head_args or {}, **late)
     network = hydra.utils.get_class("atrous.model.network.Network")(trunk, top)
     return instantiate("multiscale", multiscale, multiscale_args or {}, network=network) if multiscale else network

@@ -145,6 +145,31 @@ def caffe_vgg(network, classifier="fc8_voc12"):
     return layers
 
 
+def caffe_fcn(network):
+    """The layers of the release of FCN: the transposed convolutions hold all pairs of classes, (K, K, k, k)."""
+    state = network.state_dict()
+    layers = {
+        name.split(".")[-2]: arrays(state, name, name.replace("weight", "bias"))
+        for name in state
+        if (".layers.conv" in name or ".fc." in name or "score_fr" in name) and name.endswith("weight")
+    }
+    for name in network.head.skips:
+        layers[f"score_{name}"] = arrays(state, f"head.skips.{name}.weight", f"head.skips.{name}.bias")
+    ups = {
+        f"head.ups.{name}.weight": {"pool4": "upscore2", "pool3": "upscore_pool4"}[name] for name in network.head.ups
+    }
+    strides = {32: "upscore", 16: "upscore16", 8: "upscore8"}
+    for name, called in {**ups, "head.up.weight": strides[network.head.up.stride[0]]}.items():
+        weight = state[name]
+        if weight.shape[1] == 1:
+            full = torch.zeros(len(weight), *weight.shape[:1], *weight.shape[2:])
+            for index in range(len(weight)):
+                full[index, index] = weight[index, 0]
+            weight = full
+        layers[called] = [weight.numpy()]
+    return layers
+
+
 def kazuto(network, prefix="base.", shortcut="shortcut", head="aspp.c{}"):
     """The state of kazuto1011's networks: its blocks count from 1."""
     parts = {"reduce": "reduce", "conv": "conv3x3", "increase": "increase", "shortcut": shortcut}
@@ -179,6 +204,7 @@ def foreign():
     return {
         "caffe_resnet": caffe_resnet,
         "caffe_vgg": caffe_vgg,
+        "caffe_fcn": caffe_fcn,
         "kazuto": kazuto,
         "torchvision_vgg": torchvision_vgg,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from atrous.model.atrous import Window
@@ -82,8 +83,13 @@ class FCN(Head):
         return [self.score_fr, *self.skips.values()]
 
     def start_from(self, weights: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-        """fc6 and fc7 are VGG's own, whole; the scores of a coarser FCN have the same names."""
-        return {f"fc.{name}" if name.startswith(("fc6.", "fc7.")) else name: each for name, each in weights.items()}
+        """fc6 and fc7 are VGG's own, whole; the scores of a coarser FCN have the same names. The release's transposed
+        convolutions are full; those that keep the classes apart here take the diagonal."""
+        named = {f"fc.{name}" if name.startswith(("fc6.", "fc7.")) else name: each for name, each in weights.items()}
+        state = self.state_dict()
+        for name in [name for name in named if name in state and name.startswith(("up.", "ups."))]:
+            named[name] = keep_apart(named[name], state[name].shape)
+        return named
 
     def windows(self) -> dict[str, list[Window]]:
         """Up to the coarsest score: what is added later has smaller receptive fields."""
@@ -103,6 +109,18 @@ def transposed(channels: int, stride: int, learns: bool) -> nn.ConvTranspose2d:
     layer = nn.ConvTranspose2d(channels, channels, 2 * stride, stride, bias=False, groups=1 if learns else channels)
     initialise_bilinear(layer)
     return layer.requires_grad_(learns)
+
+
+def keep_apart(weight: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the diagonal (K, 1, k, k) of a full weight (K, K, k, k) where a layer of `shape` has only that.
+
+    A weight that mixes the classes has no equal there, and is returned as it is.
+    """
+    classes, kernel = len(weight), tuple(weight.shape[2:])
+    if tuple(weight.shape[:2]) != (classes, classes) or tuple(shape) != (classes, 1, *kernel):
+        return weight
+    diagonal = weight[torch.arange(classes), torch.arange(classes)].unsqueeze(1)
+    return diagonal if diagonal.count_nonzero() == weight.count_nonzero() else weight
 
 
 def crop_from(first: float) -> int:

@@ -1,4 +1,4 @@
-"""The authors' .caffemodel files, and the ImageNet nets they started from."""
+"""The authors' .caffemodel files, the ImageNet nets they started from, and FCN's."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ EPSILON = 1e-5  # of our batch-norm
 PARTS = {"1": "shortcut", "2a": "reduce", "2b": "conv", "2c": "increase"}
 SIDES = {"data": 0, "pool1": 1, "pool2": 2, "pool3": 3, "pool4": 4}
 SIDE_LAYERS = {"conv": "conv1", "fc": "conv2", "ms": "score"}
+FCN = {  # the last transposed convolution has the stride in its name, or nothing
+    "score_fr": "score_fr",
+    "score_pool4": "skips.pool4",
+    "score_pool3": "skips.pool3",
+    "upscore2": "ups.pool4",
+    "upscore_pool4": "ups.pool3",
+    **dict.fromkeys(("upscore", "upscore32", "upscore16", "upscore8"), "up"),
+}
 
 
 class CaffeLayer(NamedTuple):
@@ -124,6 +132,8 @@ def name_blobs(layer: CaffeLayer) -> dict[str, Tensor]:
         return name_norm(layer.name.removesuffix("conv1").rstrip("_"), "backbone.conv1", layer)
     if re.fullmatch(r"conv[1-5]_[123]", layer.name):
         return weight_and_bias(f"backbone.layers.{layer.name}", layer)
+    if layer.name in FCN:
+        return weight_and_bias(f"head.{FCN[layer.name]}", layer)
     if side := re.fullmatch(r"(data|pool[1-4])_(conv|fc|ms)", layer.name):
         return weight_and_bias(f"branches.{SIDES[side[1]]}.{SIDE_LAYERS[side[2]]}", layer)
     if fc := re.fullmatch(r"fc([678])(?:_[a-z]\w*?)?(?:_(\d))?", layer.name):  # fc6, fc6_1, fc8_voc12, fc8_voc12_1
