@@ -186,14 +186,14 @@ def kazuto(network, prefix="base.", shortcut="shortcut", head="aspp.c{}"):
     return state
 
 
-def torchvision_vgg(width, filters):
+def torchvision_vgg(width, filters, norm=False):
     """torchvision's VGG-16, narrow: its own features, and a classifier of `filters` in place of 4096."""
     from torchvision.models.vgg import cfgs, make_layers
 
     narrow = [layer if layer == "M" else int(layer) * width // 64 for layer in cfgs["D"]]
     classifier = [nn.Linear(8 * width * 49, filters), nn.ReLU(), nn.Dropout(), nn.Linear(filters, filters), nn.ReLU()]
     vgg = nn.Module()
-    vgg.features = make_layers(narrow)
+    vgg.features = make_layers(narrow, batch_norm=norm)
     vgg.classifier = nn.Sequential(*classifier, nn.Dropout(), nn.Linear(filters, 10))
     return vgg.eval()
 

@@ -81,6 +81,34 @@ def test_torchvisions_segmentation_networks_give_their_backbone(build, tmp_pth):
     assert torch.equal(here.backbone.res5[2].increase.conv.weight, peer.backbone.layer4[2].conv3.weight)
 
 
+@torch.no_grad()
+def test_torchvisions_v3_gives_torchvisions_logits(build, tmp_pth):
+    torch.manual_seed(0)
+    peer = torchvision.models.segmentation.deeplabv3_resnet50(
+        weights=None, weights_backbone=None, num_classes=5, aux_loss=True
+    )
+    here = build("resnet50", "deeplabv3", num_classes=5, stride_in="3x3").eval()
+    report = load(here, tmp_pth(randomised(peer).state_dict()))
+    assert (report.family, report.backbone_share) == ("torchvision's DeepLab v3", 1.0)
+    assert (report.new, report.skipped) == ([], {})
+    assert report.unused
+    assert all(name.startswith("aux_classifier.") for name in report.unused)
+
+    image = torch.randint(256, (1, 3, 41, 49), dtype=torch.uint8)
+    features = here.backbone(here.normalise(image))
+    torch.testing.assert_close(here.head(features), peer.classifier(features.last))
+
+    # torchvision dilates the first block of res4 and res5 like the stage before it, the authors of v2 like the rest of
+    # its own stage. The whole networks differ in nothing else.
+    logits, x = here(image), normalised(image)
+    as_published = peer.classifier(peer.backbone(x)["out"])
+    assert logits.shape == as_published.shape
+    assert (logits - as_published).abs().max() > 0.1 * as_published.std()
+    for stage, dilation in ((peer.backbone.layer3, 2), (peer.backbone.layer4, 4)):
+        stage[0].conv2.dilation = stage[0].conv2.padding = (dilation, dilation)
+    torch.testing.assert_close(logits, peer.classifier(peer.backbone(x)["out"]))
+
+
 def test_torchvisions_resnet_is_refused_where_the_network_strides_elsewhere(build, tmp_pth):
     path = tmp_pth({"layer1.0.conv1.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"strides in the 3x3 .* in the 1x1: set model.backbone.stride_in=3x3"):
@@ -107,6 +135,45 @@ def test_torchvisions_vgg_gives_torchvisions_features_and_fc7(build, foreign, tm
     assert report.unused == ["classifier.6.weight", "classifier.6.bias"]
     assert report.new == ["head.branches.0.fc8.weight", "head.branches.0.fc8.bias"]
     assert report.convention == "imagenet"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("norm", [False, True])
+def test_the_strided_vgg_is_torchvisions_and_its_fcn_has_fc7(build, foreign, tmp_pth, norm):
+    torch.manual_seed(0)
+    peer = randomised(foreign["torchvision_vgg"](width=2, filters=24, norm=norm))
+    here = build("vgg16_strided", "fcn8s", width=2, padding=100, norm=norm, head_args={"hidden": 24}).eval()
+    report = load(here, tmp_pth(peer.state_dict()))
+    here.backbone.layers.conv1_1.padding = (1, 1)  # the only difference: FCN's 100
+    image = torch.randint(256, (2, 3, 224, 224), dtype=torch.uint8)
+    expected = peer.features(normalised(image))
+    features = here.backbone(here.normalise(image)).last
+    torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
+    fc7 = here.head.fc(features)[:, :, 0, 0]
+    torch.testing.assert_close(fc7, peer.classifier[:5](expected.flatten(1)), rtol=1e-3, atol=1e-4)
+    assert (report.backbone_share, report.convention) == (1.0, "imagenet")
+    assert report.unused == ["classifier.6.weight", "classifier.6.bias"]
+    assert all(name.startswith(("head.score_fr", "head.skips", "head.up")) for name in report.new)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_vgg_with_and_without_batch_norm_are_different_networks(build, foreign, tmp_pth, norm):
+    path = tmp_pth(foreign["torchvision_vgg"](width=2, filters=24, norm=norm).state_dict())
+    with pytest.raises(ValueError, match=r"is for another network: 26 of 78 tensors .* backbone.layers.norm1_1.weight"):
+        load(build("vgg16_strided", "segnet", width=2, norm=not norm), path)
+
+
+@pytest.mark.parametrize(("head", "taken"), [("segnet", False), ("deconvnet", True)])
+def test_the_mirrored_nets_start_from_vgg_with_batch_norm(build, foreign, tmp_pth, head, taken):
+    peer = foreign["torchvision_vgg"](width=2, filters=24, norm=True)
+    here = build("vgg16_strided", head, width=2, norm=True, head_args={"hidden": 24} if taken else {})
+    report = load(here, tmp_pth(peer.state_dict()))
+    assert report.backbone_share == 1
+    assert torch.equal(here.backbone.layers.conv5_3.weight, peer.features[40].weight)
+    assert torch.equal(here.backbone.layers.norm5_3.running_mean, peer.features[41].running_mean)
+    if taken:
+        assert torch.equal(here.head.fc.fc6.conv.weight, peer.classifier[0].weight.view(24, 16, 7, 7))
+        assert torch.equal(here.head.fc.fc7.conv.bias, peer.classifier[3].bias)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")  # a copy is meant
@@ -152,15 +219,20 @@ def test_imagenet_is_taken_from_torchvisions_cache(build, monkeypatch, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("backbone", "file"),
-    [("vgg16", "vgg16-397923af.pth"), ("resnet101", "resnet101-63fe2227.pth"), ("resnet50", "resnet50-0676ba61.pth")],
+    ("backbone", "args", "file"),
+    [
+        ("vgg16", {}, "vgg16-397923af.pth"),
+        ("vgg16_strided", {}, "vgg16-397923af.pth"),
+        ("vgg16_strided", {"norm": True}, "vgg16_bn-6c64b313.pth"),
+        ("resnet101", {"stride_in": "3x3"}, "resnet101-63fe2227.pth"),
+        ("resnet50", {"stride_in": "3x3"}, "resnet50-0676ba61.pth"),
+    ],
 )
-def test_without_a_network_the_way_by_a_file_is_named(build, monkeypatch, tmp_path, backbone, file):
+def test_without_a_network_the_way_by_a_file_is_named(build, monkeypatch, tmp_path, backbone, args, file):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    stride = {} if backbone == "vgg16" else {"stride_in": "3x3"}
     with pytest.raises(ValueError, match=rf"could not download https://.*{file} .*set weights=PATH of the file$"):
-        load(build(backbone, "plain", width=2, **stride), "imagenet")
+        load(build(backbone, "plain", width=2, **args), "imagenet")
 
 
 def test_there_are_no_imagenet_weights_for_the_small_backbone(build):

@@ -29,7 +29,7 @@ def load(network: Network | Wrapper, source: str | Path, names: Sequence[str] | 
     ValueError, nothing.
 
     `source`: "imagenet" (torchvision's, downloaded unless in its cache), or a file: torchvision's .pth, kazuto1011's
-    .pth, a .caffemodel, our own .ckpt or .safetensors, or the folder of a run.
+    .pth, a .caffemodel (DeepLab's, FCN's, ImageNet's), our own .ckpt or .safetensors, or the folder of a run.
     `names`: the network's classes. Where the file's are known too, each class takes what was learnt under its name.
     `seed`: of the random subset of VGG's 4096 filters that fc6 and fc7 keep.
     """

@@ -1,4 +1,4 @@
-"""torchvision's ImageNet weights: VGG-16 with its classifier, ResNet-50 and -101; also within its segmentation nets."""
+"""torchvision's weights: VGG-16 with its classifier, ResNet-50 and -101, also within its segmentation nets, and v3."""
 
 from __future__ import annotations
 
@@ -37,11 +37,16 @@ def open_torchvision(tensors: Mapping[str, Tensor]) -> Given | None:
     """Return None where the names are not torchvision's."""
     names = {bare(name) for name in tensors}
     if "features.0.weight" in names:
-        named, unnamed = translate(tensors, lambda name: vgg_name(bare(name)))
-        return Given("torchvision's VGG-16", named, unnamed, "imagenet")
+        norm = "features.1.running_mean" in names
+        layers = VGG_NORM_LAYERS if norm else VGG_LAYERS
+        named, unnamed = translate(tensors, lambda name: vgg_name(bare(name), layers))
+        family = "torchvision's VGG-16 with batch-norm" if norm else "torchvision's VGG-16"
+        return Given(family, named, unnamed, "imagenet")
     if "layer1.0.conv1.weight" in names:
-        named, unnamed = translate(tensors, lambda name: resnet_name(bare(name)))
-        return Given("torchvision's ResNet", named, unnamed, "imagenet", STRIDE_IN)
+        v3 = "classifier.0.convs.0.0.weight" in names
+        named, unnamed = translate(tensors, lambda name: v3_name(bare(name)) if v3 else resnet_name(bare(name)))
+        family = "torchvision's DeepLab v3" if v3 else "torchvision's ResNet"
+        return Given(family, named, unnamed, "imagenet", STRIDE_IN)
     return None
 
 
@@ -49,23 +54,33 @@ def bare(name: str) -> str:
     return plain(name).removeprefix("backbone.")
 
 
-def vgg_name(name: str) -> str | None:
+def vgg_name(name: str, layers: Mapping[str, str]) -> str | None:
     layer, _, part = name.rpartition(".")
-    return f"{VGG_LAYERS[layer]}.{part}" if layer in VGG_LAYERS else None
+    return f"{layers[layer]}.{part}" if layer in layers else None
 
 
-def vgg_layers() -> dict[str, str]:
-    """features.0 -> conv1_1, features.2 -> conv1_2, features.5 -> conv2_1 …: a ReLU behind each, and the poolings."""
+def vgg_layers(norm: bool) -> dict[str, str]:
+    """features.0 -> conv1_1, features.2 -> conv1_2, features.5 -> conv2_1 …: a ReLU behind each, and the poolings.
+
+    `norm`: a batch-norm between each convolution and its ReLU.
+    """
     layers, index = {"classifier.0": "head.fc6", "classifier.3": "head.fc7"}, 0
     for stage, count in enumerate(CONVOLUTIONS, start=1):
         for number in range(1, count + 1):
             layers[f"features.{index}"] = f"backbone.layers.conv{stage}_{number}"
-            index += 2
+            if norm:
+                layers[f"features.{index + 1}"] = f"backbone.layers.norm{stage}_{number}"
+            index += 3 if norm else 2
         index += 1
     return layers
 
 
-VGG_LAYERS = vgg_layers()
+VGG_LAYERS, VGG_NORM_LAYERS = vgg_layers(norm=False), vgg_layers(norm=True)
+
+
+def v3_name(name: str) -> str | None:
+    """The head is torchvision's own module; its auxiliary classifier has no place."""
+    return f"head.layers.{part}" if (part := name.removeprefix("classifier.")) != name else resnet_name(name)
 
 
 def resnet_name(name: str) -> str | None:
