@@ -111,6 +111,27 @@ def test_a_finer_fcn_starts_from_a_coarser_one_and_only_the_new_skip_is_new(
     assert not here.head.skips[skip].weight.any()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("learns", [True, False])
+def test_the_upsampling_goes_with_the_classes_by_name(fcn, tmp_path, image, learns):
+    there, here = (fcn(seed, "fcn8s", learn_upsampling=learns) for seed in (0, 1))
+    state = {f"network.{name}": tensor for name, tensor in there.state_dict().items()}
+    torch.save({"state_dict": state, "atrous": {"names": list("abcde")}}, tmp_path / "last.ckpt")
+    load(here, tmp_path / "last.ckpt", names=list("cabed"))
+    torch.testing.assert_close(here(image), there(image)[:, [2, 0, 1, 4, 3]])
+
+    here = fcn(1, "fcn8s", learn_upsampling=learns)
+    before = here.head.ups["pool4"].weight.clone()
+    report = load(here, tmp_path / "last.ckpt", names=["c", "new", "a", "other", "b"])
+    after, known = here.head.ups["pool4"].weight, [0, 2, 4]
+    assert report.classes == (["c", "a", "b"], ["new", "other"])
+    assert torch.equal(after[1], before[1])
+    assert torch.equal(after[3], before[3])
+    expected = there.head.ups["pool4"].weight
+    expected = expected[[2, 0, 1]][:, [2, 0, 1]] if learns else expected[[2, 0, 1]]
+    assert torch.equal(after[known][:, known] if learns else after[known], expected)
+
+
 def test_the_released_coarser_fcn_starts_a_finer_one_too(fcn, foreign, caffemodel):
     there, here = fcn(0, "fcn32s"), fcn(1, "fcn16s")
     report = load(here, caffemodel(foreign["caffe_fcn"](there)))

@@ -21,6 +21,7 @@ from atrous.model.weights.report import Classes, Report, shorten
 
 __all__ = ["Report", "load"]
 
+UPSAMPLING = ("head.up.", "head.ups.")  # FCN's, from the scores of the classes to the scores of the classes
 ENOUGH = 0.9  # of the backbone: with less the file is another network's
 
 
@@ -115,7 +116,7 @@ def by_name(
         value, place = tensors[name], places[name]
         if not known:
             del tensors[name]
-        elif name == "crf.compatibility":  # of each two classes
+        elif name == "crf.compatibility" or is_pairwise(name, value, place, len(there)):  # of each two classes
             tensors[name] = place.detach().cpu().clone()
             tensors[name][np.ix_(known, known)] = value[np.ix_(source, source)].to(place.dtype)
         elif len(value) == len(there) and value.shape[1:] == place.shape[1:]:
@@ -124,15 +125,23 @@ def by_name(
     return Classes([here[index] for index in known], [name for name in here if fold([name])[0] not in rows])
 
 
+def is_pairwise(name: str, value: Tensor, place: Tensor, classes: int) -> bool:
+    """Whether this is an upsampling of FCN's that may mix the classes, in the file and here, with the same kernel."""
+    full = value.shape[:2] == (classes, classes) and place.shape[0] == place.shape[1]
+    return name.startswith(UPSAMPLING) and full and value.shape[2:] == place.shape[2:]
+
+
 def fold(names: Sequence[str]) -> list[str]:
     return [name.casefold() for name in names]
 
 
 def per_class(network: Network | Wrapper) -> set[str]:
-    """Return the names of the parameters with a row for each class: the classifiers', and a CRF's."""
+    """Return the names of the parameters with a row for each class: the classifiers', those of FCN's upsampling, and a
+    CRF's."""
     ids = {id(p) for layer in network.classifiers() for p in layer.parameters()}
     ids |= {id(p) for p in network.crf_parameters()}
-    return {plain(name) for name, p in network.named_parameters() if id(p) in ids}
+    named = {plain(name): id(p) for name, p in network.named_parameters()}
+    return {name for name, each in named.items() if each in ids or name.startswith(UPSAMPLING)}
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
