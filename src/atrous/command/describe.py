@@ -75,10 +75,11 @@ def summary(network: Any, description: NetworkDescription, size: tuple[int, int]
     fields = "; ".join(f"{name}: {field}" for name, field in description.receptive_fields.items())
     scales = [scale for scale in getattr(without_crf(network), "scales", []) if scale != 1]
     wider = ", ".join(f"{1 / scale:.3g} times as wide at scale {scale:g}" for scale in scales)
+    every = "pixel" if network.stride == 1 else f"{network.stride} pixels"
     rows = {
         "parameters": f"{description.parameters:,}",
         "picture": f"{size[0]} x {size[1]}",
-        "logits": f"{classes} classes, {height} x {width}, one every {network.stride} pixels",
+        "logits": f"{classes} classes, {height} x {width}, one every {every}",
         "FLOPs, forward": f"{flops:.2f} {prefix} (a multiplication and an addition are 2)",
         "FLOPs, training step": f"{3 * flops:.2f} {prefix} for each picture (3 times the forward pass)",
     }

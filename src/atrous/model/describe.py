@@ -77,8 +77,9 @@ def trace_layers(network: nn.Module, size: tuple[int, int]) -> tuple[list[LayerD
     inside = {child for module in names for child in module.modules() if child is not module}
     shapes: dict[nn.Module, tuple[int, ...]] = {}
 
-    def note(module: nn.Module, _: Any, output: torch.Tensor) -> None:
-        shapes.setdefault(module, tuple(output.shape[1:]))  # of several scales the first is the picture's own
+    def note(module: nn.Module, _: Any, output: Any) -> None:
+        y = output[0] if isinstance(output, tuple) else output  # a pooling may give its places too
+        shapes.setdefault(module, tuple(y.shape[1:]))  # of several scales the first is the picture's own
 
     hooks = [module.register_forward_hook(note) for module in names if module not in inside]
     counter, logits = count_flops(network, size)

@@ -14,6 +14,7 @@ from atrous.config.build import build_network
 from atrous.config.place import CONF
 from atrous.inference.export import export
 from atrous.inference.network_file import NetworkInfo
+from atrous.model.describe import describe_network
 from atrous.model.features import Features
 from atrous.model.head import FCN, Context, SegNet
 from atrous.model.head.context import start_as_identity
@@ -199,6 +200,17 @@ def test_v3_with_torchvisions_weights_gives_torchvisions_logits():
     x = torch.randn(1, 2048, 9, 11)
     with torch.no_grad():
         torch.testing.assert_close(head(Features((x,))), peer.classifier(x))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_it_describes_itself(head):
+    with torch.device("meta"):
+        net = network(head).eval()
+    description = describe_network(net, (225, 225))
+    assert description.parameters == sum(p.numel() for p in net.parameters())
+    assert sum(layer.parameters for layer in description.layers) == description.parameters
+    assert description.flops > 0
+    assert description.logits[0] == 5
 
 
 # ---- one file -------------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ class StridedVGG16(Backbone):
                 if norm:
                     layers[f"norm{stage}_{index}"] = nn.BatchNorm2d(self.channels[stage])
                 layers[f"relu{stage}_{index}"] = nn.ReLU(inplace=True)
-            layers[f"pool{stage}"] = Halving()
+            layers[f"pool{stage}"] = HalvingPool()
         self.layers = nn.Sequential(layers)
 
     @property
@@ -137,10 +137,10 @@ class StridedVGG16(Backbone):
 
     def windows(self) -> list[Window]:
         named = self.layers.named_children()
-        return [Window.of(name, layer) for name, layer in named if isinstance(layer, (nn.Conv2d, Halving))]
+        return [Window.of(name, layer) for name, layer in named if isinstance(layer, (nn.Conv2d, HalvingPool))]
 
 
-class Halving(nn.Module):
+class HalvingPool(nn.Module):
     """The 2x2 pooling of stride 2, sizes rounded up: (B, C, h, w) -> the maxima, and their places in the map."""
 
     kernel_size = 2
