@@ -12,6 +12,6 @@ def test_it_is_small_and_of_stride_8():
 
 def test_its_norms_are_trained():
     small = Small(width=8).train()
-    small(torch.randn(2, 3, 33, 33)).square().mean().backward()
+    small(torch.randn(2, 3, 33, 33)).last.square().mean().backward()
     assert all(parameter.grad is not None for parameter in small.parameters())
     assert small.get_buffer("stem.0.norm.num_batches_tracked") == 1
