@@ -55,7 +55,7 @@ class Refiner(ABC):
             yield refiner(image, probs)
 
     def stages(self) -> Mapping[str, Refiner]:
-        """Return refiners that show how it comes to its result, by what to call theirs; the last is itself."""
+        """Return {title: refiner} of the stages to its result, the last of which is itself."""
         return {"after": self}
 
 

@@ -21,9 +21,10 @@ LARGE = (2, 2, 4, 8, 16, 32, 32)  # times the classes
 class Context(Head):
     """A front end's class maps (B, C, h, w), seen in a wide context -> logits (B, C, h, w).
 
-    The front end is an `ASPP` of one rate; theirs is the 7x7 fc6 at rate 4. Seven 3x3 convolutions with ReLU follow,
-    and a 1x1 one: a unit sees 67 x 67 of the map. `large`: their Large, with up to 32 C channels, else Basic, with C.
-    `dilations`: for Cityscapes theirs has 32 and 64 too.
+    The front end is an `ASPP` of one rate; the paper's is the 7x7 fc6 at rate 4. Seven 3x3 convolutions with ReLU
+    follow, and a 1x1 one: a unit sees 67 x 67 of the map.
+    `large`: the paper's Large, with up to 32 C channels; else its Basic, with C.
+    `dilations`: the paper adds 32 and 64 for Cityscapes.
     `spread`: standard deviation of Large's noise about the identity.
     """
 
