@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,27 +41,16 @@ class VGG16(Backbone):
         channels = (3, width, 2 * width, 4 * width, 8 * width, 8 * width)
         self.channels = channels
 
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for stage, count in enumerate(CONVOLUTIONS, start=1):
-            # Paper: where pool4 does not stride, conv5 convolves with holes of 2 instead (v1, section 3.1).
-            rate = 2 if stage == 5 and output_stride == 8 else 1
-            for index in range(count):
-                width_in = channels[stage if index else stage - 1]
-                conv = nn.Conv2d(width_in, channels[stage], 3, padding=rate, dilation=rate)
-                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-                nn.init.zeros_(conv.get_parameter("bias"))
-                layers[f"conv{stage}_{index + 1}"] = conv
-                layers[f"relu{stage}_{index + 1}"] = nn.ReLU(inplace=True)
-            layers[f"pool{stage}"] = pooling(stage, pool, stride=2 if 2**stage <= output_stride else 1)
-        self.layers = nn.Sequential(layers)
+        # Paper: where pool4 does not stride, conv5 convolves with holes of 2 instead (v1, section 3.1).
+        rates = (1, 1, 1, 1, 2 if output_stride == 8 else 1)
+        pools = [pooling(stage, pool, stride=2 if 2**stage <= output_stride else 1) for stage in range(1, 6)]
+        self.layers = stack(channels, pools, rates)
         self.strides = (1, *(min(2**stage, output_stride) for stage in range(1, 6)))
 
     @property
     def origins(self) -> tuple[float, ...]:
         # The windows of the 2x2 geometry lie half a pixel before the pixels that the authors' labels are taken from.
-        windows = self.windows()
-        ends = [end for end, window in enumerate(windows, start=1) if window.name.startswith("pool")]
-        return (0.0, *(receptive_field(windows[:end]).centre for end in ends))
+        return pooled_origins(self.windows())
 
     def forward(self, x: Tensor) -> Features:
         """Return the picture and pool1 … pool5: v1's multi-scale features start from all but the last."""
@@ -100,19 +90,7 @@ class StridedVGG16(Backbone):
         self.imagenet = "vgg16_bn" if norm else "vgg16"
         self.fc_channels = 64 * width
         self.channels = (3, width, 2 * width, 4 * width, 8 * width, 8 * width)
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for stage, count in enumerate(CONVOLUTIONS, start=1):
-            for index in range(1, count + 1):
-                width_in = self.channels[stage if index > 1 else stage - 1]
-                conv = nn.Conv2d(width_in, self.channels[stage], 3, padding=1 if layers else padding)
-                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-                nn.init.zeros_(conv.get_parameter("bias"))
-                layers[f"conv{stage}_{index}"] = conv
-                if norm:
-                    layers[f"norm{stage}_{index}"] = nn.BatchNorm2d(self.channels[stage])
-                layers[f"relu{stage}_{index}"] = nn.ReLU(inplace=True)
-            layers[f"pool{stage}"] = HalvingPool()
-        self.layers = nn.Sequential(layers)
+        self.layers = stack(self.channels, [HalvingPool() for _ in range(5)], padding=padding, norm=norm)
 
     @property
     def multiple(self) -> int:
@@ -120,9 +98,7 @@ class StridedVGG16(Backbone):
 
     @property
     def origins(self) -> tuple[float, ...]:
-        windows = self.windows()
-        ends = [end for end, window in enumerate(windows, start=1) if window.name.startswith("pool")]
-        return (0.0, *(receptive_field(windows[:end]).centre for end in ends))
+        return pooled_origins(self.windows())
 
     def forward(self, x: Tensor) -> Features:
         """Return the picture and the five pooled maps, and the places that the poolings took their values from."""
@@ -138,6 +114,35 @@ class StridedVGG16(Backbone):
     def windows(self) -> list[Window]:
         named = self.layers.named_children()
         return [Window.of(name, layer) for name, layer in named if isinstance(layer, (nn.Conv2d, HalvingPool))]
+
+
+def stack(
+    channels: Sequence[int],
+    pools: Sequence[nn.Module],
+    rates: Sequence[int] = (1, 1, 1, 1, 1),
+    padding: int = 1,
+    norm: bool = False,
+) -> nn.Sequential:
+    """Build conv1_1 … pool5 of VGG-16. `channels`: of the picture and each stage; `padding`: of conv1_1."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for stage, (count, pool, rate) in enumerate(zip(CONVOLUTIONS, pools, rates), start=1):
+        for index in range(1, count + 1):
+            width_in = channels[stage if index > 1 else stage - 1]
+            conv = nn.Conv2d(width_in, channels[stage], 3, padding=rate if layers else padding, dilation=rate)
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.get_parameter("bias"))
+            layers[f"conv{stage}_{index}"] = conv
+            if norm:
+                layers[f"norm{stage}_{index}"] = nn.BatchNorm2d(channels[stage])
+            layers[f"relu{stage}_{index}"] = nn.ReLU(inplace=True)
+        layers[f"pool{stage}"] = pool
+    return nn.Sequential(layers)
+
+
+def pooled_origins(windows: Sequence[Window]) -> tuple[float, ...]:
+    """Return the pixel that the first unit stands for, of the picture and of each pooled map."""
+    ends = [end for end, window in enumerate(windows, start=1) if window.name.startswith("pool")]
+    return (0.0, *(receptive_field(windows[:end]).centre for end in ends))
 
 
 class HalvingPool(nn.Module):
