@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,6 @@ class DeepLabV3(Head):
 
     def classifiers(self) -> list[nn.Module]:
         return [self.layers[-1]]
-
-    def start_from(self, weights: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-        return without_fc(weights)
 
 
 class DeepLabV3Plus(Head):
@@ -75,9 +72,6 @@ class DeepLabV3Plus(Head):
 
     def classifiers(self) -> list[nn.Module]:
         return [self.score]
-
-    def start_from(self, weights: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-        return without_fc(weights)
 
 
 class UNet(Head):
@@ -123,17 +117,9 @@ class UNet(Head):
     def classifiers(self) -> list[nn.Module]:
         return [self.score]
 
-    def start_from(self, weights: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-        return without_fc(weights)
-
 
 def conv_norm(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
     """A convolution that keeps the map's size, batch-norm and ReLU."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(out_channels), relu=nn.ReLU(inplace=True)))
-
-
-def without_fc(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out VGG's fully connected layers, for which there is no place."""
-    return {name: tensor for name, tensor in weights.items() if not name.startswith(("fc6.", "fc7.", "fc8."))}

@@ -62,10 +62,6 @@ class SegNet(Head):
     def classifiers(self) -> list[nn.Module]:
         return [self.score]
 
-    def start_from(self, weights: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-        """There is no place for VGG's fully connected layers."""
-        return {name: tensor for name, tensor in weights.items() if not name.startswith(("fc6.", "fc7.", "fc8."))}
-
 
 class DeconvNet(Head):
     """DeconvNet (Noh et al. 2015): VGG's fc6 and fc7, and all of it mirrored, with transposed convolutions.
