@@ -34,7 +34,7 @@ def build_network(model: Model, num_classes: int) -> nn.Module:
 
 
 def late_arguments(head: Mapping[str, Any], backbone: Any, num_classes: int) -> dict[str, Any]:
-    """Of what a head learns from the backbone and the dataset, the arguments that its constructor names."""
+    """The arguments of a head that come from the backbone and the dataset, as far as its constructor names them."""
     known = {
         "num_classes": num_classes,
         "in_channels": backbone.channels[-1],

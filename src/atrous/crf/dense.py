@@ -52,7 +52,7 @@ class DenseCRF(Energy, Refiner):
 
     @property
     def shared_key(self) -> str:
-        """Those that differ in w1 and w2 alone share their lattices."""
+        """The same for CRFs that differ in w1 and w2 alone: they share their lattices."""
         return replace(self, w1=0, w2=0).cache_key
 
     def refine_each(self, refiners: Sequence[Any], image: Tensor, probs: Tensor) -> Iterator[Tensor]:

@@ -46,7 +46,7 @@ class Refiner(ABC):
 
     @property
     def shared_key(self) -> str:
-        """Those with one such key share work on a picture: `refine_each` of any of them serves all."""
+        """The same for refiners that share work on a picture: `refine_each` of any of them serves all."""
         return self.cache_key
 
     def refine_each(self, refiners: Sequence[Refiner], image: Tensor, probs: Tensor) -> Iterator[Tensor]:

@@ -22,7 +22,7 @@ from atrous.sweep.timing import STEPS, DatasetSize, Stopwatch, Timing, size_of_d
 
 @dataclass
 class Cost:
-    """Of all runs that are left."""
+    """The sum over the runs that are left."""
 
     seconds: float = 0.0  # of all iterations, one after the other
     checkpoints: int = 0  # bytes

@@ -72,7 +72,7 @@ class ReportRow:
     name: str = ""
     columns: dict[str, str] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=list)
-    """Those of the runs that have ended."""
+    """The seeds whose runs have ended."""
 
     cells: list[ReportCell] = field(default_factory=list)
     published: PublishedRow = field(default_factory=PublishedRow)

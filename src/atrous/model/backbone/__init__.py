@@ -21,7 +21,7 @@ class Backbone(nn.Module, ABC):
     """
 
     channels: tuple[int, ...]
-    """Of each map."""
+    """Channels of each map."""
     strides: tuple[int, ...]
     """Pixels from one unit to the next, on each map."""
     input: str
